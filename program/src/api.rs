@@ -242,6 +242,8 @@ pub struct AgentList {
 #[serde(default)]
 pub struct TokenRow {
     pub name: String,
+    /// Which token it is: one that is made anew under an old name is another.
+    pub id: String,
     /// `api` or `file`.
     pub source: String,
     pub endpoints: Vec<String>,
@@ -250,6 +252,17 @@ pub struct TokenRow {
     /// How many secrets are good now, and until when older ones are.
     pub secrets: u32,
     pub grace_until: Option<String>,
+    pub max_sessions: u64,
+    pub sessions: u64,
+    /// Endpoints that are its own: how many there may be, and are.
+    pub max_endpoints: u64,
+    pub own_endpoints: u64,
+    /// What they may take of the store, and take, in bytes.
+    pub max_stored: Option<u64>,
+    pub stored: u64,
+    /// Webhooks that they may have a day, and had today.
+    pub max_events_per_day: Option<u64>,
+    pub events_today: u64,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -267,6 +280,50 @@ pub struct TokenNew {
     pub endpoints: Vec<String>,
     /// `attach` and `read` unless it says otherwise.
     pub rights: Option<Vec<String>>,
+    #[serde(default)]
+    pub limits: TokenLimits,
+}
+
+/// What a token's agents and its own endpoints may take. What is left out has its default.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenLimits {
+    pub max_sessions: Option<u64>,
+    pub max_endpoints: Option<u64>,
+    /// A size such as `1GiB`.
+    pub max_stored: Option<String>,
+    pub max_events_per_day: Option<u64>,
+}
+
+/// A row of the audit log.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct AuditEntry {
+    pub id: String,
+    pub at: String,
+    /// `admin`, `session`, `token`, `agent`, `nobody` or `relay`.
+    pub kind: String,
+    /// The token's name, or what stands for it.
+    pub name: String,
+    /// Which token it was.
+    pub token: Option<String>,
+    pub address: Option<String>,
+    /// Such as `endpoint.create`.
+    pub action: String,
+    pub object: Option<String>,
+    /// `ok`, or why not. `None`: it is under way, or nobody knows how it ended.
+    pub result: Option<String>,
+    pub detail: Option<String>,
+    /// For how many alike it stands.
+    pub count: u64,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct AuditList {
+    pub entries: Vec<AuditEntry>,
+    /// Give it as `after`. `None`: there is no more.
+    pub next: Option<String>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]

@@ -11,6 +11,7 @@
 pub(crate) mod args;
 mod config;
 mod consent;
+mod create;
 mod diff;
 mod doctor;
 mod event;
@@ -95,12 +96,15 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Listen(args) => {
             let connection = args.connection.clone();
             let page = Page::of_listen(&connection, &places);
-            run::run(&connection, cli.color, page, Unasked::View, move |stdin| listen::config(&args, &places, stdin))
+            let create = create::wanted(&args, std::io::stdin())?;
+            let read = move |stdin: &mut dyn std::io::Read| listen::config(&args, &places, stdin);
+            run::run(&connection, cli.color, page, Unasked::View, create, read)
         }
         Command::Start(args) => {
             let connection = args.connection.clone();
             let page = Page::of_start(&connection, &places);
-            run::run(&connection, cli.color, page, Unasked::Lines, move |stdin| start::config(&args, &places, stdin))
+            let read = move |stdin: &mut dyn std::io::Read| start::config(&args, &places, stdin);
+            run::run(&connection, cli.color, page, Unasked::Lines, None, read)
         }
         Command::Login(args) => terminal::print(&login::run(&args, &places, std::io::stdin())?),
         Command::Doctor(args) => doctor::run(&args, &places, std::io::stdin()),

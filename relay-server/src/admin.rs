@@ -1,7 +1,7 @@
 //! The admin listener: health for everyone who reaches it, the API for whoever holds the admin token.
 //!
-//! `/livez`, `/readyz` and `/metrics` need no token. They hold no secrets and no names but those of endpoints that prove
-//! their senders: the name of any other is all that keeps strangers out. All else needs the token that `serve` writes
+//! `/livez`, `/readyz` and `/metrics` need no token. They hold no secrets and no names but those of tokens and of
+//! endpoints that prove their senders: the name of any other is all that keeps strangers out. All else needs the token that `serve` writes
 //! beside its state, on loopback too: other users of the machine and pages in its browsers reach loopback as well. No
 //! answer but `/livez` is for a host that a page could have made up, and none allows another origin to read it. The
 //! page's files need no token: there is nothing in them.
@@ -31,8 +31,9 @@ use axum::{
 pub(crate) use self::{gate::AdminGate, inspector::inspector, listener::serve};
 use crate::{
     agents::token::{AgentToken, TokenHash},
-    api::{Api, Mount, problem},
+    api::{Api, Mount, problem, tokens},
     metrics::{CertificateExpiry, Form, Gauges},
+    quota::TokenFigures,
     services::Services,
     state::StateDir,
     store::Health,
@@ -107,8 +108,12 @@ async fn ready(State(probes): State<Probes>) -> (StatusCode, String) {
 }
 
 async fn metrics_text(State(probes): State<Probes>, headers: HeaderMap) -> ([(HeaderName, HeaderValue); 2], String) {
+    // Of a store that cannot be read the rest is told.
+    let figures = tokens::figures(&probes.services).await.unwrap_or_default();
+    let mut tokens: Vec<_> = figures.into_values().filter(TokenFigures::is_of_interest).collect();
+    tokens.sort_by(|one, other| one.name.cmp(&other.name));
     let form = Form::asked_for(headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()));
-    let Services { metrics, agents, delivery, refused, journal, streams, ingress, tls, .. } = probes.services;
+    let Services { metrics, audit, agents, delivery, refused, journal, streams, ingress, tls, .. } = probes.services;
     let registry = agents.registry();
     let gauges = Gauges {
         waiting: delivery.waiting().await,
@@ -123,6 +128,8 @@ async fn metrics_text(State(probes): State<Probes>, headers: HeaderMap) -> ([(He
         journal_dropped: journal.dropped(),
         left_out: streams.left_out(),
         certificates: tls.certificates.status().into_iter().map(expiry).collect(),
+        audit_lost: audit.lost(),
+        tokens,
     };
     let kind = HeaderValue::from_static(form.content_type());
     ([(header::CONTENT_TYPE, kind), (header::VARY, HeaderValue::from_static("accept"))], metrics.text(&gauges, form))

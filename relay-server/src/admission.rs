@@ -133,6 +133,7 @@ mod tests {
             policy: None,
             capture: Default::default(),
             client: None,
+            owner: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 mod accept;
 pub(crate) mod attach_policy;
-mod auth_throttle;
+pub(crate) mod auth_throttle;
 pub(crate) mod event_filter;
 pub(crate) mod membership;
 pub(crate) mod mirror;
@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use self::accept::{Link, Turned, bearer, lists};
 use self::{
     attach_policy::AttachPolicy,
-    auth_throttle::AuthThrottle,
+    auth_throttle::{AuthThrottle, MAX_WRONG, WINDOW},
     outcomes::{LateOutcome, Outcomes},
     registry::Registry,
     seats::Seats,
@@ -37,7 +37,12 @@ use self::{
     skips::Skips,
     token::{Shown, Tokens},
 };
-use crate::{client_certificate::ClientCertificate, clock::Clock, store::Store};
+use crate::{
+    audit::{Actor, Audit, Deed},
+    client_certificate::ClientCertificate,
+    clock::Clock,
+    store::{AuditClass, Store},
+};
 
 /// Bounds of agents' sessions.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +62,7 @@ pub(crate) struct Agents {
     throttle: AuthThrottle,
     host: Arc<SessionHost>,
     sessions: TaskTracker,
+    audit: Arc<Audit>,
     /// When each token was shown last; names that are gone are forgotten.
     used: Mutex<HashMap<Arc<str>, Timestamp>>,
 }
@@ -67,6 +73,7 @@ impl Agents {
     pub(crate) fn build(
         settings: AgentSettings,
         store: &Arc<dyn Store>,
+        audit: &Arc<Audit>,
         clock: &Clock,
     ) -> (Arc<Self>, mpsc::Receiver<LateOutcome>) {
         let (outcomes, late_outcomes) = Outcomes::new();
@@ -78,6 +85,7 @@ impl Agents {
             outcomes: Arc::clone(&outcomes),
             skips: Arc::clone(&skips),
             store: Arc::clone(store),
+            audit: Arc::clone(audit),
             limits,
             drain_timeout: settings.drain_timeout,
         };
@@ -86,9 +94,10 @@ impl Agents {
             outcomes,
             skips,
             seats: Seats::new(settings.max_sessions),
-            throttle: AuthThrottle::default(),
+            throttle: AuthThrottle::new(MAX_WRONG, WINDOW),
             host: Arc::new(host),
             sessions: TaskTracker::new(),
+            audit: Arc::clone(audit),
             used: Mutex::default(),
         };
         (Arc::new(agents), late_outcomes)
@@ -127,6 +136,9 @@ impl Agents {
     ) -> Result<Shown, Turned> {
         let (known, now) = (accept::token_of(headers, certificate, tokens), Instant::now());
         if matches!(known, Err(Turned::Unauthorized)) {
+            if headers.contains_key(http::header::AUTHORIZATION) {
+                self.audit.note(AuditClass::Refused, Deed::new(Actor::nobody(client), "auth", None), "unauthorized");
+            }
             if let Some(left) = self.throttle.wait(client, now) {
                 return Err(Turned::TooManyGuesses { left });
             }
@@ -151,7 +163,11 @@ impl Agents {
         body: B,
     ) -> Result<Response<B>, Turned> {
         accept::check(&request)?;
-        let seat = self.seats.take(&shown.token).map_err(Turned::TooManySessions)?;
+        let seat = self.seats.take(&shown.token).map_err(|limit| {
+            let actor = Actor::agent(&shown.token.name, &shown.token.id, client);
+            self.audit.note(AuditClass::Agents, Deed::new(actor, "agent.attach", None), "too_many_sessions");
+            Turned::TooManySessions(limit)
+        })?;
         let (response, upgrade) = accept::upgrade(request, body);
         let host = Arc::clone(&self.host);
         self.sessions.spawn(async move {
@@ -161,6 +177,11 @@ impl Agents {
             }
         });
         Ok(response)
+    }
+
+    /// How many sessions a token's agents have.
+    pub(crate) fn sessions_of(&self, token: &str) -> usize {
+        self.seats.of(token)
     }
 
     /// Tells agents to attach elsewhere; their exchanges go on.

@@ -10,6 +10,7 @@
 mod about;
 mod agents;
 pub(crate) mod ask;
+mod audit;
 mod bulk;
 mod dead;
 mod endpoints;
@@ -26,7 +27,7 @@ pub(crate) mod sessions;
 mod setup;
 pub(crate) mod shapes;
 mod table;
-mod tokens;
+pub(crate) mod tokens;
 pub(crate) mod who;
 
 use std::{sync::Arc, time::Duration};
@@ -101,6 +102,7 @@ fn operations() -> Vec<Operation> {
         sessions::operations(),
         tokens::operations(),
         agents::operations(),
+        audit::operations(),
         setup::operations(),
         endpoints::operations(),
         news::operations(),
@@ -131,7 +133,9 @@ impl Api {
     /// All paths behind the mount's base. The request's extensions must say who asks ([`who::Asking`]), and [`problem::place`]
     /// stands around it and whatever else the mount refuses.
     pub(crate) fn router(self: &Arc<Self>, mount: Mount) -> Router {
-        let paths = operations().iter().fold(Router::new(), |router, one| router.route(one.path, one.routed()));
+        let paths = operations()
+            .iter()
+            .fold(Router::new(), |router, one| router.route(one.path, one.routed(&self.services.audit)));
         let paths = paths
             .fallback(nothing_here)
             .method_not_allowed_fallback(|| async {
@@ -157,8 +161,8 @@ impl Api {
     /// Whether whoever asks may have signatures made at an endpoint: by the right to, or since it made the endpoint and
     /// its secrets are no news to it.
     pub(crate) fn may_sign(&self, who: &Who, endpoint: &str) -> bool {
-        let is_maker = |token: &Arc<Token>| self.runtime_config.view().is_maker(&token.name, endpoint);
-        who.may(Right::Sign, endpoint) || (who.may(Right::Create, endpoint) && who.own_token().is_some_and(is_maker))
+        let knows = |token: &Arc<Token>| self.runtime_config.view().knows_secrets(token, endpoint);
+        who.may(Right::Sign, endpoint) || (who.may(Right::Create, endpoint) && who.own_token().is_some_and(knows))
     }
 
     /// Reads from the store. Tokens take turns, and none waits for ever.

@@ -27,11 +27,13 @@ use crate::{
     admin::{self, AdminGate, Readiness},
     agents::{Agents, outcomes::LateOutcome, token::TokenHash},
     api::Api,
+    audit::{self, Actor, Deed},
     clock::Clock,
     config::{Config, ConfigSource, Listen, StoreSpec},
     delivery::{self, Delivery},
     ingress::{OpenListener, OwnServices, http_listen},
     journal::ROUND,
+    quota,
     runtime_config::{self, RuntimeConfig},
     services::Services,
     state::StateDir,
@@ -99,7 +101,8 @@ pub(crate) struct Relay {
     readiness: Readiness,
     stop: CancellationToken,
     workers: Vec<thread::JoinHandle<()>>,
-    /// The admin listener, and the log of refused requests: both have something to say at the end.
+    /// The admin listener, the logs of refused requests and of what was done, and the counts of tokens: each has
+    /// something to say at the end.
     last: Vec<JoinHandle<()>>,
     /// Removed with the relay if it is to be thrown away.
     _state: StateDir,
@@ -166,13 +169,19 @@ impl App {
         tokio::spawn(delivery::work_off_bulks(Arc::clone(delivery), stop.clone()));
         tokio::spawn(delivery::settle_late_outcomes(Arc::clone(delivery), late_outcomes));
         tokio::spawn(count_by_time(relay.services.clone(), stop.clone()));
+        let begun = Deed::new(Actor::relay(), "relay.start", None);
+        let begun = Deed { detail: Some(concat!("relay-server ", env!("CARGO_PKG_VERSION")).to_owned()), ..begun };
+        relay.services.audit.did(begun, audit::OK);
         let agents = Arc::clone(&relay.services.agents);
         tokio::spawn(housekeeping(Arc::clone(delivery), agents, store, stop.clone()));
         tokio::spawn(runtime_config::end_graces(Arc::clone(&relay.runtime_config), stop.clone()));
         let (refused, stopped) = (Arc::clone(&relay.services.refused), stop.clone());
         let behind = tokio::spawn(async move { refused.log.write_behind(stopped).await });
+        let audited = tokio::spawn(Arc::clone(&relay.services.audit).write_behind(stop.clone()));
+        let (meters, counted) = (Arc::clone(&relay.services.meters), Arc::clone(&delivery.store));
+        let counts = tokio::spawn(quota::keep_counts(meters, counted, stop.clone()));
         let admin = tokio::spawn(admin::serve(TcpListener::from_std(sockets.admin)?, admin, stop.clone()));
-        relay.last.extend([admin, behind]);
+        relay.last.extend([admin, behind, audited, counts]);
         if let Some(http) = sockets.http {
             let (routes, tls) = (Arc::clone(&relay.services.routes), &relay.services.tls);
             let (http, challenges) = (TcpListener::from_std(http)?, Arc::clone(&tls.challenges));
@@ -246,6 +255,7 @@ impl Relay {
     /// Stops at once, but for what the log of refused requests still has to write.
     pub(crate) async fn stop(mut self) {
         self.services.streams.close();
+        self.services.audit.did(Deed::new(Actor::relay(), "relay.stop", None), audit::OK);
         self.stop.cancel();
         for task in std::mem::take(&mut self.last) {
             let _ = timeout(FAREWELL, task).await;

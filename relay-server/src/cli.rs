@@ -4,6 +4,7 @@
 //! A command whose output nobody reads on ends with 0.
 
 mod apply;
+mod audit;
 mod dead;
 mod endpoint;
 mod event;
@@ -68,6 +69,9 @@ enum Command {
     /// Look at a running relay's endpoints, and hold back what waits
     #[command(subcommand)]
     Endpoint(endpoint::EndpointCommand),
+    /// Look at who did what at a running relay
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Put a file's endpoints and tokens in the place of those that a running relay has from one
     Apply(apply::Apply),
     /// Copy a running relay's store into a new file
@@ -190,6 +194,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Event(command) => event::run(&command),
         Command::Dead(command) => dead::run(&command),
         Command::Endpoint(command) => endpoint::run(&command),
+        Command::Audit(command) => audit::run(&command),
         Command::Apply(arguments) => apply::run(&arguments),
         Command::Backup { file, remote } => {
             let file = std::path::absolute(&file).map_err(anyhow::Error::from)?;

@@ -55,7 +55,7 @@ pub(crate) use self::{
 };
 use crate::{
     admission::Admission,
-    agents::{Agents, outcomes::Outcomes, registry::Registry, skips::Skips},
+    agents::{Agents, outcomes::Outcomes, registry::Registry, skips::Skips, token::Tokens},
     clock::{Clock, wall},
     deliver::{Bodies, answer_head},
     endpoint::{DeliveryPolicy, Endpoint, EndpointName, Order},
@@ -63,7 +63,7 @@ use crate::{
     journal::Journal,
     metrics::{EndpointBacklog, Events},
     replay_guard::{Cause, OwnMark, OwnSignatures},
-    store::{self, Backlog, Holder, OwnSignature, Share, Sight, Store, StoreError},
+    store::{self, Backlog, Holder, OwnSignature, Share, SharePool, Sight, Store, StoreError},
     webhook::EventId,
 };
 
@@ -207,11 +207,18 @@ impl Delivery {
         }
     }
 
-    pub(crate) fn set_endpoints(&self, endpoints: &[Arc<Endpoint>]) {
+    pub(crate) fn set_endpoints(&self, endpoints: &[Arc<Endpoint>], tokens: &Tokens) {
         let named = endpoints.iter().map(|endpoint| (endpoint.name.clone(), Arc::clone(endpoint)));
+        // The endpoints of a token share what it may take.
+        let pools = (0..).zip(tokens.iter()).filter_map(|(number, token)| {
+            let max_bytes = token.quotas.max_stored?;
+            Some((Arc::clone(&token.name), SharePool { number, max_bytes }))
+        });
+        let pools: HashMap<Arc<str>, SharePool> = pools.collect();
         let share = |endpoint: &Arc<Endpoint>| {
             let max_bytes = endpoint.policy.as_ref()?.max_bytes;
-            Some((endpoint.name.clone(), Share { max_bytes, is_proven: endpoint.is_proven() }))
+            let pool = endpoint.owner.as_ref().and_then(|owner| pools.get(owner)).copied();
+            Some((endpoint.name.clone(), Share { max_bytes, is_proven: endpoint.is_proven(), pool }))
         };
         self.store.set_shares(endpoints.iter().filter_map(share).collect());
         self.endpoints.store(Arc::new(named.collect()));

@@ -49,6 +49,8 @@ pub(crate) struct Endpoint {
     pub capture: Capture,
     /// Whose certificate a sender has to show.
     pub client: Option<ClientRule>,
+    /// The token for whose use it counts, by its name.
+    pub owner: Option<Arc<str>>,
 }
 
 /// What the journal keeps of its live requests, and what is hidden there.

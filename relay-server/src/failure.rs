@@ -67,6 +67,12 @@ pub(crate) enum RelayFault {
     Limited {
         wait: Option<Duration>,
     },
+    /// The endpoints of its token had as many webhooks today as they may.
+    QuotaEvents {
+        wait: Duration,
+    },
+    /// What waits at the endpoints of its token fills their part of the store.
+    QuotaStored,
     Internal,
 }
 
@@ -132,6 +138,8 @@ impl Failure {
                 RelayFault::StoreFull => "store_full",
                 RelayFault::StoreFailed => "store_failed",
                 RelayFault::Limited { .. } => "rate_limited",
+                RelayFault::QuotaEvents { .. } => "quota_events",
+                RelayFault::QuotaStored => "quota_stored",
                 RelayFault::Internal => "internal",
             },
             Self::Agent(fault) => match fault {

@@ -42,6 +42,9 @@ pub mod message;
 #[allow(missing_docs, reason = "public for the benchmarks alone")]
 pub mod store;
 
+mod audit;
+mod quota;
+
 pub mod agents;
 mod providers;
 

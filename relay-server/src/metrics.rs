@@ -36,7 +36,7 @@ pub(crate) use self::{
     form::Form,
     latencies::{LATENCIES, MeterSample, latency_bounds_us},
 };
-use crate::store::Usage;
+use crate::{quota::TokenFigures, store::Usage};
 
 /// How a request ended, as far as counting goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +150,17 @@ struct OfOutcome {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfToken {
+    token: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfQuota {
+    token: String,
+    quota: &'static str,
+}
+
 #[derive(Debug)]
 pub(crate) struct Meter {
     received: Counter,
@@ -220,6 +231,9 @@ pub(crate) struct Gauges {
     pub waiting: Vec<EndpointBacklog>,
     pub store: Usage,
     pub certificates: Vec<CertificateExpiry>,
+    /// Rows of the audit log that found no place.
+    pub audit_lost: u64,
+    pub tokens: Vec<TokenFigures>,
 }
 
 /// A certificate that the public side serves.
@@ -357,8 +371,11 @@ impl Metrics {
         let tasks: usize = runtimes.iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum();
         registry.register("tasks", "Tasks of every runtime", ConstGauge::new(tasks));
         self.register_backlog(&mut registry, &now.waiting);
+        let help = "Rows that the audit log lost, since too many came at a time; anything but 0 is an alarm";
+        registry.register("audit_lost", help, ConstCounter::new(now.audit_lost));
         register_store(&mut registry, &now.store);
         register_certificates(&mut registry, &now.certificates);
+        register_tokens(&mut registry, &now.tokens);
         let mut text = String::new();
         encode(&mut text, &registry).expect("writing to a string does not fail");
         form.of(text)
@@ -390,6 +407,32 @@ fn register_certificates(registry: &mut Registry, certificates: &[CertificateExp
     }
     let help = "When a certificate of the public side expires, in seconds since 1970";
     registry.register_with_unit("certificate_expiry_timestamp", help, Unit::Seconds, expiry);
+}
+
+/// Tokens are few, and named by whoever runs the relay.
+fn register_tokens(registry: &mut Registry, tokens: &[TokenFigures]) {
+    let (endpoints, sessions) = (Family::<_, Gauge>::default(), Family::<_, Gauge>::default());
+    let (stored, today) = (Family::<_, Gauge>::default(), Family::<_, Gauge>::default());
+    let over = Family::<_, Counter>::default();
+    for figures in tokens {
+        let token = || OfToken { token: figures.name.to_string() };
+        let gauge = |family: &Family<OfToken, Gauge>, number: u64| {
+            family.get_or_create(&token()).set(i64::try_from(number).unwrap_or(i64::MAX));
+        };
+        gauge(&endpoints, figures.endpoints as u64);
+        gauge(&sessions, figures.sessions as u64);
+        gauge(&stored, figures.stored_bytes);
+        gauge(&today, figures.events_today);
+        for (quota, count) in [("events", figures.over_events), ("stored", figures.over_stored)] {
+            over.get_or_create(&OfQuota { token: figures.name.to_string(), quota }).inc_by(count);
+        }
+    }
+    registry.register("token_endpoints", "Endpoints that are a token's own", endpoints);
+    registry.register("token_sessions", "Sessions of a token's agents", sessions);
+    let help = "What the events of a token's own endpoints take in the store";
+    registry.register_with_unit("token_stored", help, Unit::Bytes, stored);
+    registry.register("token_webhooks_today", "Webhooks of a token's own endpoints today, in UTC", today);
+    registry.register("token_over_quota", "Webhooks that found a token's quota used up", over);
 }
 
 fn register_store(registry: &mut Registry, store: &Usage) {

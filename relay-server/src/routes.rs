@@ -22,6 +22,7 @@ use crate::{
     failure::SenderFault,
     message::known,
     metrics::{Meter, Metrics},
+    quota::{TokenMeter, TokenMeters},
     throttle::Throttle,
     webhook::Front,
 };
@@ -67,7 +68,7 @@ const MAX_SEGMENTS: usize = 4;
 const ALIKE: f64 = 0.92;
 
 #[derive(Clone)]
-struct Served(Arc<Endpoint>, Arc<Meter>);
+struct Served(Arc<Endpoint>, Arc<Meter>, Option<Arc<TokenMeter>>);
 
 /// Where a request goes.
 pub(crate) enum Routed {
@@ -84,6 +85,8 @@ pub(crate) enum Routed {
 pub(crate) struct Matched {
     pub endpoint: Arc<Endpoint>,
     pub meter: Arc<Meter>,
+    /// Of the token for whose use it counts.
+    pub owner: Option<Arc<TokenMeter>>,
     pub host: String,
     /// What of the target is for the handler.
     pub rest: String,
@@ -113,7 +116,7 @@ impl Routes {
         for endpoint in endpoints {
             let name = endpoint.name.as_str();
             metrics.conceal(name, !endpoint.verify.proves());
-            let served = Served(Arc::clone(endpoint), metrics.meter(name));
+            let served = Served(Arc::clone(endpoint), metrics.meter(name), None);
             for host in &endpoint.hosts {
                 routes.by_host.insert(Arc::clone(host), served.clone());
             }
@@ -125,6 +128,16 @@ impl Routes {
     /// With the page at this host.
     pub(crate) fn with_inspector(self, host: Option<Arc<str>>) -> Self {
         Self { inspector: host, ..self }
+    }
+
+    /// With what counts for each token.
+    pub(crate) fn with_owners(mut self, meters: &TokenMeters) -> Self {
+        let tokens = &self.tokens;
+        for Served(endpoint, _, owner) in self.by_name.values_mut().chain(self.by_host.values_mut()) {
+            let token = endpoint.owner.as_ref().and_then(|name| tokens.named(name));
+            *owner = token.map(|token| meters.meter(&token.id, &token.name, &token.quotas));
+        }
+        self
     }
 
     /// Whether a request came over TLS, up to the proxies that are trusted to say so.
@@ -139,11 +152,11 @@ impl Routes {
     }
 
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.by_name.values().map(|Served(endpoint, _)| endpoint)
+        self.by_name.values().map(|Served(endpoint, ..)| endpoint)
     }
 
     pub(crate) fn endpoint(&self, name: &str) -> Option<&Arc<Endpoint>> {
-        self.by_name.get(name).map(|Served(endpoint, _)| endpoint)
+        self.by_name.get(name).map(|Served(endpoint, ..)| endpoint)
     }
 
     /// The address under which a sender knows what it asked for: by the config's `public_url` where the path names the
@@ -220,7 +233,7 @@ impl Routes {
                 None => Vec::new(),
             },
         };
-        let mut all: Vec<_> = self.by_name.values().map(|Served(endpoint, _)| attachable(endpoint)).collect();
+        let mut all: Vec<_> = self.by_name.values().map(|Served(endpoint, ..)| attachable(endpoint)).collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));
         AttachPolicy::new(self.tokens.clone(), all)
     }
@@ -235,9 +248,9 @@ impl Routes {
             return Ok(Routed::Inspector);
         }
         if !self.by_host.is_empty()
-            && let Some(Served(endpoint, meter)) = self.by_host.get(host.as_str()).cloned()
+            && let Some(Served(endpoint, meter, owner)) = self.by_host.get(host.as_str()).cloned()
         {
-            return Ok(Routed::Endpoint(Matched { endpoint, meter, host, rest: target.to_owned() }));
+            return Ok(Routed::Endpoint(Matched { endpoint, meter, owner, host, rest: target.to_owned() }));
         }
         let (name, rest) = match target[1..].find(['/', '?']) {
             Some(end) => target[1..].split_at(end),
@@ -246,11 +259,11 @@ impl Routes {
         if name == "_relay" {
             return Ok(Routed::Relay { path: request.uri().path().to_owned() });
         }
-        let Some(Served(endpoint, meter)) = self.by_name.get(name).cloned() else {
+        let Some(Served(endpoint, meter, owner)) = self.by_name.get(name).cloned() else {
             self.say_missed(target);
             return Err(SenderFault::UnknownEndpoint);
         };
-        Ok(Routed::Endpoint(Matched { endpoint, meter, host, rest: rest.to_owned() }))
+        Ok(Routed::Endpoint(Matched { endpoint, meter, owner, host, rest: rest.to_owned() }))
     }
 }
 

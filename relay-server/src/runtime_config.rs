@@ -20,8 +20,9 @@ use tokio::sync::{Mutex, MutexGuard};
 use toml::Table;
 use zeroize::Zeroizing;
 
+use self::plan::described;
 use self::{
-    made::{MADE_BY, Made, SCOPE},
+    made::{MADE_BY, Made, Maker, OWNER, SCOPE, token_ids},
     sealing::{foreign_seals, seal_into},
 };
 pub(crate) use self::{
@@ -31,18 +32,21 @@ pub(crate) use self::{
 use relay_program::config::{Problem, Problems, Shown};
 
 use crate::{
+    agents::token::Token,
+    audit::{self, Actor, Deed},
     clock::{Clock, wall},
-    config::{Config, ConfigSource, ConfigTexts, Layers, Listen, PublicUrl, rows, rows::Rows},
+    config::{
+        Config, ConfigSource, ConfigTexts, Layers, Listen, PublicUrl, rows,
+        rows::{MAX_ROWS, Rows},
+    },
     endpoint::{Endpoint, EndpointName},
     metrics::Metrics,
+    quota::TokenMeters,
     routes::Routes,
     services::Services,
-    store::{self, BulkAction, BulkPlan, ConfigKind, Filter, NamedRows, State, Store, StoreError, Vault},
+    store::{self, BulkAction, BulkPlan, ConfigChange, ConfigKind, Filter, NamedRows, State, Store, StoreError, Vault},
     webhook::EventId,
 };
-
-/// Endpoints and tokens that the API makes at most, and rows of one kind that a file has.
-pub(crate) const MAX_ROWS: usize = 10_000;
 
 /// Why a change was not made. Nothing is changed then.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,10 @@ pub(crate) enum ChangeError {
     Exists(String),
     #[error("there is already a token called \"{0}\"; revoke it first, rotate it, or give this one another name")]
     TokenExists(String),
+    #[error(
+        "this token may have {0} endpoints of its own (max_endpoints), and has them; delete one, or have the number raised"
+    )]
+    TooManyEndpoints(usize),
     #[error("no endpoint has this name")]
     Missing,
     #[error("no token has this name; `token list --running` names them")]
@@ -86,7 +94,7 @@ pub(crate) struct View {
     made: std::collections::HashSet<String>,
     /// Tokens of the API, and until when older secrets of each are good.
     tokens: std::collections::HashMap<String, Option<Timestamp>>,
-    makers: std::collections::HashMap<String, String>,
+    makers: std::collections::HashMap<String, Maker>,
 }
 
 impl View {
@@ -100,8 +108,8 @@ impl View {
     }
 
     /// Whether a token made this endpoint, with every secret that it has.
-    pub(crate) fn is_maker(&self, token: &str, endpoint: &str) -> bool {
-        self.makers.get(endpoint).is_some_and(|maker| maker == token)
+    pub(crate) fn knows_secrets(&self, token: &Token, endpoint: &str) -> bool {
+        self.makers.get(endpoint).is_some_and(|maker| maker.id == token.id && maker.gave_secrets)
     }
 
     /// A token of the API: until when older secrets of it are good.
@@ -134,11 +142,12 @@ pub(crate) async fn first(
     clock: &Clock,
 ) -> anyhow::Result<First> {
     let now = clock.now();
-    let made = Made::read(store, vault, now).await?;
+    let mut made = Made::read(store, vault, now).await?;
     let running = RunningConfig { input: source.read()?, applied: None };
     let config = assemble(source, &running, true, &made, Rows::default()).await?;
     let sets = sets(&running.input.rows())?;
     store.configure(store::Source::File, sets, true, now).await?;
+    made.ids = token_ids(store).await?;
     // What lives in memory knows nothing of what the process before it took.
     let begins = if config.store.kind.is_durable() { Timestamp::MIN } else { now };
     remember(store, &config, begins, now).await?;
@@ -165,6 +174,7 @@ impl RuntimeConfig {
         store: Arc<dyn Store>,
         services: Services,
     ) -> Arc<Self> {
+        let config = identified(config, &made);
         follow(&services, &config, public);
         let view = ArcSwap::from_pointee(View::new(config.shown, &made));
         Arc::new(Self { source, public, vault, store, services, running: Mutex::new(running), view })
@@ -181,13 +191,32 @@ impl RuntimeConfig {
     /// Reads the file again. Takes over endpoints, tokens and the certificate; keeps the old ones if anything is wrong but
     /// an endpoint's secret.
     pub(crate) async fn reload(&self) {
+        let mut deed = Deed::new(Actor::relay(), "config.reload", None);
         match self.try_reload().await {
-            Ok(()) => tracing::info!("the config was taken over"),
-            Err(error) => tracing::error!("the config was not taken over: {error}"),
+            Ok(changes) => {
+                deed.detail = Some(described(&changes));
+                self.services.audit.did(deed, audit::OK);
+                tracing::info!("the config was taken over");
+            }
+            Err(error) => {
+                self.services.audit.did(deed, "bad_config");
+                tracing::error!("the config was not taken over: {error}");
+            }
         }
     }
 
-    async fn try_reload(&self) -> anyhow::Result<()> {
+    /// Fails where a token has as many endpoints as it may, or is none any more.
+    fn admit_one_more(&self, token: &Token) -> Result<(), ChangeError> {
+        let routes = self.services.routes.load();
+        if !routes.tokens.iter().any(|one| one.id == token.id) {
+            return Err(ChangeError::TokenMissing);
+        }
+        let own = routes.endpoints().filter(|endpoint| endpoint.owner.as_ref() == Some(&token.name)).count();
+        let most = token.quotas.max_endpoints;
+        if own >= most { Err(ChangeError::TooManyEndpoints(most)) } else { Ok(()) }
+    }
+
+    async fn try_reload(&self) -> anyhow::Result<Vec<ConfigChange>> {
         let mut running = self.running.lock().await;
         let made = Made::read(&self.store, &self.vault, self.now()).await?;
         let next = RunningConfig { input: self.source.read()?, applied: None };
@@ -195,7 +224,7 @@ impl RuntimeConfig {
         let tls = &self.services.tls;
         let files = config.tls.as_ref().map(|settings| tls.read(&settings.files, wall())).transpose()?;
         let sets = sets(&next.input.rows())?;
-        self.store.configure(store::Source::File, sets, true, self.now()).await?;
+        let changes = self.store.configure(store::Source::File, sets, true, self.now()).await?;
         if let Some(files) = files {
             tls.take_over(files);
         }
@@ -203,9 +232,9 @@ impl RuntimeConfig {
             tracing::warn!("{warning}");
         }
         *running = next;
-        self.take_over(&running, config, &made).await;
+        self.take_over(&running, config, made).await;
         drop(running);
-        Ok(())
+        Ok(changes)
     }
 
     /// Makes an endpoint, with secrets of its own that are sealed. What there is to know of it comes back. The token that
@@ -214,7 +243,7 @@ impl RuntimeConfig {
         &self,
         mut row: Table,
         secrets: Vec<Zeroizing<String>>,
-        maker: Option<Arc<str>>,
+        maker: Option<Arc<Token>>,
     ) -> Result<Vec<String>, ChangeError> {
         let running = self.running.lock().await;
         let name = rows::name_of(&row).ok_or_else(|| ChangeError::Malformed("name = \"…\" is missing".to_owned()))?;
@@ -228,7 +257,12 @@ impl RuntimeConfig {
         }
         foreign_seals(&row)?;
         rows::settle_paths(&mut row, running.input.base());
-        let maker = maker.filter(|_| !rows::has_references(&row));
+        let mut typed = row.clone();
+        if let Some(token) = &maker {
+            self.admit_one_more(token)?;
+            row.entry(OWNER).or_insert_with(|| token.name.to_string().into());
+        }
+        let gave_secrets = !rows::has_references(&row);
         let sealed = seal_into(&mut row, &name, secrets)?;
         made.sealed.extend(sealed.iter().cloned());
         let new = Rows { endpoint: vec![row.clone()], token: Vec::new() };
@@ -237,18 +271,21 @@ impl RuntimeConfig {
         for (sealed, secret) in &sealed {
             self.vault.put(SCOPE, sealed, secret).await?;
         }
-        let mut stored = row.clone();
-        if let Some(maker) = maker {
-            stored.insert(MADE_BY.to_owned(), maker.to_string().into());
-            made.makers.insert(name.clone(), maker.to_string());
+        // Whose it is stands there as which token made it: names are given again.
+        if let Some(verify) = row.get("verify") {
+            typed.insert("verify".to_owned(), verify.clone());
         }
-        let set = vec![(ConfigKind::Endpoint, vec![named(&stored)?])];
+        if let Some(token) = maker {
+            typed.insert(MADE_BY.to_owned(), token.id.to_string().into());
+            made.makers.insert(name.clone(), Maker { id: Arc::clone(&token.id), gave_secrets });
+        }
+        let set = vec![(ConfigKind::Endpoint, vec![named(&typed)?])];
         self.store.configure(store::Source::Api, set, false, now).await?;
         let about = format!("endpoint.{name}");
         let warnings = config.warnings.iter().filter(|one| one.key.starts_with(&about));
         let warnings = warnings.map(|one| one.message.clone()).collect();
         made.rows.endpoint.push(row);
-        self.take_over(&running, config, &made).await;
+        self.take_over(&running, config, made).await;
         tracing::info!(endpoint = name, "an endpoint was created");
         drop(running);
         Ok(warnings)
@@ -269,7 +306,7 @@ impl RuntimeConfig {
         }
         let config = assemble(&self.source, &running, false, &made, Rows::default()).await?;
         self.store.unconfigure(ConfigKind::Endpoint, name.as_str().to_owned()).await?;
-        self.take_over(&running, config, &made).await;
+        self.take_over(&running, config, made).await;
         // From here on nothing new comes in. What fails now leaves things behind that nobody can use.
         if waiting > 0 {
             let filter = Filter {
@@ -328,7 +365,7 @@ impl RuntimeConfig {
         }
         self.store.configure(store::Source::File, sets, true, self.now()).await?;
         *running = next;
-        self.take_over(&running, config, &made).await;
+        self.take_over(&running, config, made).await;
         tracing::info!(
             added = applied.endpoint.added.len() + applied.token.added.len(),
             changed = applied.endpoint.changed.len() + applied.token.changed.len(),
@@ -341,7 +378,13 @@ impl RuntimeConfig {
 
     /// Every runtime works by this from now on. Only who holds the lock may say so: an older configuration must not come
     /// in behind a newer one.
-    async fn take_over(&self, _held: &MutexGuard<'_, RunningConfig>, config: Config, made: &Made) {
+    async fn take_over(&self, _held: &MutexGuard<'_, RunningConfig>, config: Config, mut made: Made) {
+        // Tokens that came in with this are known by now.
+        match token_ids(&self.store).await {
+            Ok(ids) => made.ids = ids,
+            Err(error) => tracing::warn!(%error, "which tokens are new could not be read; they count as before"),
+        }
+        let config = identified(config, &made);
         for endpoint in config.endpoints.iter().filter(|endpoint| endpoint.verify.is_closed()) {
             tracing::warn!(endpoint = %endpoint.name, "without its secret it answers 503 until the next reload");
         }
@@ -352,17 +395,23 @@ impl RuntimeConfig {
             tracing::error!(%error, "the store was not told which endpoints remember what was signed");
         }
         follow(&self.services, &config, self.public);
-        self.view.store(Arc::new(View::new(config.shown, made)));
+        self.view.store(Arc::new(View::new(config.shown, &made)));
     }
+}
+
+/// With tokens that know which ones they are.
+fn identified(config: Config, made: &Made) -> Config {
+    Config { tokens: config.tokens.identified(|name| made.ids.get(name).cloned()), ..config }
 }
 
 /// Every runtime works by this from now on.
 fn follow(services: &Services, config: &Config, public: SocketAddr) {
-    let routes = routes(config, &services.metrics, public);
+    services.meters.keep_only(|id| config.tokens.iter().any(|token| *token.id == *id));
+    let routes = routes(config, &services.metrics, &services.meters, public);
     let policy = routes.attach_policy();
     services.routes.store(Arc::new(routes));
     services.providers.set_endpoints(&config.endpoints);
-    services.delivery.set_endpoints(&config.endpoints);
+    services.delivery.set_endpoints(&config.endpoints, &config.tokens);
     services.agents.revise(policy);
 }
 
@@ -380,7 +429,7 @@ async fn remember(
     store.reach_back(reaches.collect(), begins, now).await
 }
 
-fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
+fn routes(config: &Config, metrics: &Metrics, meters: &TokenMeters, public: SocketAddr) -> Routes {
     let first = config.server.listen.iter().find(|one| !matches!(one.at, Listen::Unix(_)));
     let scheme = if first.is_some_and(|first| first.tls) { "https" } else { "http" };
     let named = config.server.public_url.as_ref();
@@ -390,6 +439,7 @@ fn routes(config: &Config, metrics: &Metrics, public: SocketAddr) -> Routes {
     let trusted = Box::new(move |address| trusted.iter().any(|network| network.contains(address)));
     Routes::new(&config.endpoints, metrics, config.tokens.clone(), trusted, url, named.is_some(), front)
         .with_inspector(config.server.inspector_host.clone())
+        .with_owners(meters)
 }
 
 /// Reading secrets can block, on a slow disk or a name that is no plain file.

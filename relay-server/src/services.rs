@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     agents::{AgentSettings, Agents, outcomes::LateOutcome},
+    audit::Audit,
     clock::{Clock, wall},
     config::Config,
     delivery::Delivery,
@@ -16,6 +17,7 @@ use crate::{
     journal::{Figures, Journal},
     metrics::Metrics,
     providers::Providers,
+    quota::TokenMeters,
     refused::Refused,
     routes::SharedRoutes,
     store::{Store, Vault},
@@ -27,6 +29,8 @@ use crate::{
 pub(crate) struct Services {
     pub routes: SharedRoutes,
     pub metrics: Arc<Metrics>,
+    pub meters: Arc<TokenMeters>,
+    pub audit: Arc<Audit>,
     pub agents: Arc<Agents>,
     pub delivery: Arc<Delivery>,
     pub providers: Arc<Providers>,
@@ -48,6 +52,8 @@ impl Services {
         max_connections: usize,
     ) -> anyhow::Result<(Self, mpsc::Receiver<LateOutcome>)> {
         let (metrics, routes) = (Arc::new(Metrics::default()), SharedRoutes::default());
+        let (meters, audit) = (Arc::<TokenMeters>::default(), Audit::build(store, &clock, config.audit).await?);
+        meters.recall(store).await?;
         let providers = Providers::build(vault.clone());
         providers.load(&config.endpoints).await;
         let settings = AgentSettings {
@@ -56,7 +62,7 @@ impl Services {
             drain_timeout: config.server.drain_timeout,
         };
         let journal = Journal::build(config.limits.journal_budget);
-        let (agents, late_outcomes) = Agents::build(settings, store, &clock);
+        let (agents, late_outcomes) = Agents::build(settings, store, &audit, &clock);
         let delivery = Delivery::build(Arc::clone(store), clock, &agents, metrics.events(), Arc::clone(&journal));
         let (budget, lasts) = (config.limits.refused_budget, config.store.kind.is_durable());
         let refused = Refused::build(budget, lasts, Arc::clone(store), Arc::clone(agents.registry()));
@@ -64,8 +70,21 @@ impl Services {
         let ingress =
             Ingress::build(config, max_connections, &routes, &agents, &delivery, &providers, &refused, &journal, &tls);
         let (figures, streams) = (Arc::default(), NewsStreams::build(&journal, &delivery));
-        let services =
-            Self { routes, metrics, agents, delivery, providers, refused, journal, figures, streams, ingress, tls };
+        let services = Self {
+            routes,
+            metrics,
+            meters,
+            audit,
+            agents,
+            delivery,
+            providers,
+            refused,
+            journal,
+            figures,
+            streams,
+            ingress,
+            tls,
+        };
         Ok((services, late_outcomes))
     }
 }

@@ -37,6 +37,7 @@ use tokio::sync::watch;
 
 use crate::{endpoint::EndpointName, spool::Spool, webhook::EventId};
 
+mod audit;
 mod error;
 mod filter;
 mod marks;
@@ -53,17 +54,19 @@ mod vault;
 #[cfg(test)]
 mod conformance;
 
+pub use audit::{AuditClass, AuditFilter, AuditPage, AuditRow, audit_id};
 pub use error::{Health, StoreError};
 pub use filter::{Cursor, Filter, Look, Page, PageRequest, StatusRange};
 pub use memory::MemoryStore;
 pub use model::{
     Act, Acted, Action, Answer, Attempt, Backlog, Body, Claimed, ClaimedEvent, Dedup, End, Ended, EventCounts, Grant,
-    Head, Hold, Holder, Lease, Mark, NewEvent, Record, Share, Sight, Signature, State, Summary, Then, Verdict, Want,
+    Head, Hold, Holder, Lease, Mark, NewEvent, Record, Share, SharePool, Sight, Signature, State, Summary, Then,
+    Verdict, Want,
 };
 pub use outcome::{Outcome, Reason};
 pub use rows::{
-    Bulk, BulkAction, BulkPlan, ConfigChange, ConfigKind, ConfigRow, OwnSignature, Purge, PurgeCursor, Purged,
-    RefusedRow, Source, Usage, Was,
+    Bulk, BulkAction, BulkPlan, ConfigChange, ConfigKind, ConfigRow, EndpointSize, OwnSignature, Purge, PurgeCursor,
+    Purged, RefusedRow, Source, TokenUse, Usage, Was,
 };
 pub use sqlite::{SqliteOptions, SqliteStore, check, resolve};
 pub(crate) use summary_row::shown_lines;
@@ -87,6 +90,9 @@ pub const MAX_RANGE_BYTES: u64 = 1024 * 1024;
 
 /// Bulk actions that are not finished, and as many finished ones that are still shown.
 pub(crate) const MAX_BULKS: usize = 100;
+
+/// Of those that are not finished, the ones of one token.
+pub(crate) const MAX_BULKS_OF_ONE: usize = 10;
 
 /// Most events of an endpoint that one claim gives, of the oldest and of the newest.
 pub(crate) const MAX_CLAIM: usize = 1000;
@@ -241,6 +247,26 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// How many events of an endpoint stand where.
     fn counts(&self, endpoint: EndpointName) -> Reply<'_, EventCounts>;
+
+    /// What the events of each endpoint in sight take, for those that have any.
+    fn sizes(&self, sight: Sight) -> Reply<'_, Vec<EndpointSize>>;
+
+    /// Keeps how many webhooks tokens had on their last day, in place of what was kept of them. Those of other days are
+    /// forgotten. What was noted in the last seconds may be gone after a crash.
+    fn note_token_use(&self, uses: Vec<TokenUse>) -> Reply<'_, ()>;
+
+    fn token_use(&self) -> Reply<'_, Vec<TokenUse>>;
+
+    /// Keeps rows of the audit log. One that is there gets its result, once, and is not changed any more. At most so many
+    /// bytes are kept: the oldest rows of the class that has the most give way.
+    fn audit(&self, rows: Vec<AuditRow>, max_bytes: u64) -> Reply<'_, ()>;
+
+    /// One page of the audit log. A page can be short, even empty, and still have a cursor: one call looks at a bounded
+    /// number of rows.
+    fn audited(&self, filter: AuditFilter) -> Reply<'_, AuditPage>;
+
+    /// Removes a bounded number of rows of the audit log that are older; says how many.
+    fn forget_audited(&self, before: Timestamp) -> Reply<'_, usize>;
 
     fn config(&self, kind: ConfigKind) -> Reply<'_, Vec<ConfigRow>>;
 

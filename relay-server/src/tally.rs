@@ -1,6 +1,6 @@
 //! How many of something each holder has. Nothing is remembered of a holder that has none.
 
-use std::{collections::HashMap, hash::Hash, sync::Arc};
+use std::{borrow::Borrow, collections::HashMap, hash::Hash, sync::Arc};
 
 use parking_lot::Mutex;
 
@@ -33,6 +33,16 @@ impl<K: Clone + Eq + Hash> Tally<K> {
     }
 }
 
+impl<K: Eq + Hash> Tally<K> {
+    /// How many a holder has.
+    pub(crate) fn count<Q: Eq + Hash + ?Sized>(&self, holder: &Q) -> usize
+    where
+        K: Borrow<Q>,
+    {
+        self.0.lock().get(holder).copied().unwrap_or(0)
+    }
+}
+
 impl<K: Eq + Hash> Drop for Tallied<K> {
     fn drop(&mut self) {
         give_back(&mut self.counts.lock(), &self.holder, 1);
@@ -58,6 +68,7 @@ mod tests {
         let tally = Tally::default();
         let (one, two) = (tally.take("a", 2), tally.take("a", 2));
         assert!(one.is_some() && two.is_some() && tally.take("a", 2).is_none());
+        assert_eq!((tally.count("a"), tally.count("b")), (2, 0));
         assert!(tally.take("b", 1).is_some(), "another one");
         drop(one);
         assert!(tally.take("a", 2).is_some());

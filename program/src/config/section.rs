@@ -257,6 +257,13 @@ impl<'t> Section<'t> {
         value
     }
 
+    /// A size within bounds, where one was typed.
+    pub fn size_if(&self, name: &'static str, bounds: RangeInclusive<u64>) -> Option<u64> {
+        let value = self.read(name, |text| within(text, size(text)?, &bounds, show_size));
+        self.show_if(name, value.map(show_size));
+        value
+    }
+
     pub fn number<T>(&self, name: &'static str, default: T, bounds: RangeInclusive<T>) -> T
     where
         T: TryFrom<i64> + TryInto<i64> + PartialOrd + Display + Copy,

@@ -20,6 +20,7 @@ Examples:
   relay-client listen http://localhost:8080/webhooks stripe
   relay-client listen unix:/run/app.sock ci --output json
   relay-client listen 3000 github --since 42m
+  relay-client listen 3000 alice-stripe --create --provider stripe --secret-file stripe.secret
   relay-client event list github --status 5xx
   relay-client play webhooks.cassette --to 3000 --wait 30s --expect status=2xx --junit results.xml
   relay-client start --config relay-client.toml --health-addr 8081
@@ -178,6 +179,16 @@ pub(crate) struct ListenArgs {
     /// The handler, as an option
     #[arg(short, long, value_name = "URL")]
     pub forward_to: Option<String>,
+    /// Has the relay make the endpoint if it is not there; the token needs the right `create`
+    #[arg(long, requires = "provider")]
+    pub create: bool,
+    /// With --create: whose webhooks it takes; `none` lets anyone in
+    #[arg(long, value_name = "PROVIDER", requires = "create")]
+    pub provider: Option<String>,
+    /// With --create: a file with the provider's secret, or - for standard input; without it the relay makes one, where
+    /// the provider lets one choose it
+    #[arg(long, value_name = "FILE", requires = "create")]
+    pub secret_file: Option<PathBuf>,
     /// How to attach [default: copies while an agent of another name serves the endpoint, else shared]
     #[arg(long, value_enum, value_name = "HOW")]
     pub attach: Option<AttachArg>,

@@ -41,6 +41,12 @@ fn attach(args: &ListenArgs) -> Result<Attach, Failure> {
     }
 }
 
+/// The endpoint's name, as it was typed.
+pub(super) fn named(args: &ListenArgs) -> Option<&String> {
+    let before = usize::from(args.forward_to.is_none());
+    args.positional.get(before)
+}
+
 fn endpoint(args: &ListenArgs) -> Result<EndpointConfig, Failure> {
     let (target, name) = match (args.forward_to.as_deref(), args.positional.as_slice()) {
         (Some(target), []) => (target, None),

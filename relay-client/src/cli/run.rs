@@ -25,6 +25,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     INTERRUPTED, UNREAD_STREAM,
     args::ConnectionArgs,
+    create::{self, NewEndpoint},
     page::Page,
     view::{self, AgentView, Unasked},
 };
@@ -92,10 +93,15 @@ pub(super) fn run(
     color: Color,
     page: Page,
     unasked: Unasked,
+    create: Option<NewEndpoint>,
     read: impl Fn(&mut dyn Read) -> Result<Config, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
     let config = read(&mut std::io::stdin())?;
     let runtime = runtime()?;
+    if let Some(new) = create {
+        // Before a view takes the terminal.
+        runtime.block_on(create::make(&config, &new))?;
+    }
     let (output, view) = view::start(connection, color, &config, unasked)?;
     let reporter = Reporter::new(output, color, view.as_ref().map(AgentView::watcher));
     warn_of_dangers(&config, &reporter);

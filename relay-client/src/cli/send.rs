@@ -160,7 +160,7 @@ pub(super) fn material(args: &SignArgs, stdin: impl Read) -> Result<Material, Fa
     Ok(material)
 }
 
-fn secret(path: &Path, mut stdin: impl Read) -> Result<Vec<u8>, Failure> {
+pub(super) fn secret(path: &Path, mut stdin: impl Read) -> Result<Vec<u8>, Failure> {
     let mut secret = if path.as_os_str() == "-" {
         let mut text = Vec::new();
         let read = stdin.by_ref().take(MAX_SECRET_BYTES).read_to_end(&mut text);

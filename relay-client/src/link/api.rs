@@ -177,7 +177,13 @@ impl<'a> Api<'a> {
         replay: Replay<'_>,
         edited: Option<String>,
     ) -> Result<Value, LinkError> {
-        json(&self.send(Method::POST, &replay.path(id), edited, REPLAY_PATIENCE).await?)
+        json(&self.send(Method::POST, &replay.path(id), edited, REPLAY_PATIENCE).await?.1)
+    }
+
+    /// Has an endpoint made, or finds this token's own of that name: whether it is new, and what is known of it.
+    pub(crate) async fn make_endpoint(&mut self, asked: String) -> Result<(bool, Value), LinkError> {
+        let (status, body) = self.send(Method::POST, &format!("{BASE}endpoints"), Some(asked), PATIENCE).await?;
+        Ok((status == StatusCode::CREATED, json(&body)?))
     }
 
     /// What stands at a path behind the API's own.
@@ -229,11 +235,11 @@ impl<'a> Api<'a> {
     /// Events as one file, in a form of the relay's.
     pub(crate) async fn export(&mut self, form: &str, redact: bool, which: &Value) -> Result<Bytes, LinkError> {
         let path = format!("{EVENTS}/export?as={form}&redact={redact}");
-        self.send(Method::POST, &path, Some(which.to_string()), PATIENCE).await
+        Ok(self.send(Method::POST, &path, Some(which.to_string()), PATIENCE).await?.1)
     }
 
     async fn ask(&mut self, method: Method, path: &str, patience: Duration) -> Result<Bytes, LinkError> {
-        self.send(method, path, None, patience).await
+        Ok(self.send(method, path, None, patience).await?.1)
     }
 
     async fn send(
@@ -242,7 +248,7 @@ impl<'a> Api<'a> {
         path: &str,
         body: Option<String>,
         patience: Duration,
-    ) -> Result<Bytes, LinkError> {
+    ) -> Result<(StatusCode, Bytes), LinkError> {
         let mut request = request(self.way, &self.token, method, path)?;
         if let Some(body) = body {
             let json = HeaderValue::from_static("application/json");
@@ -263,7 +269,9 @@ impl<'a> Api<'a> {
                 return Err(error::of_answer(&answer, relay).await);
             }
             let body = relay.collect(MAX_ANSWER_BYTES).await;
-            body.map_err(|_| LinkError::Unreachable("the relay's answer broke off, or is too long".to_owned()))
+            let body =
+                body.map_err(|_| LinkError::Unreachable("the relay's answer broke off, or is too long".to_owned()))?;
+            Ok((answer.status, body))
         };
         let answered = timeout(patience, answered).await;
         let answered = answered.unwrap_or_else(|_| {

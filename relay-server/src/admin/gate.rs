@@ -23,7 +23,10 @@ use crate::{
         Api,
         who::{Asking, Who},
     },
+    audit::{Actor, Deed},
     failure::{ApiError, ApiErrorKind},
+    ingress::Client,
+    store::AuditClass,
 };
 
 /// Whom it lets in.
@@ -74,6 +77,13 @@ pub(super) async fn check(
         let why = "show the token of the file admin.token in the relay's state directory: Authorization: Bearer …";
         let (tokens, now) = (&api.services.routes.load().tokens, api.services.delivery.clock.now());
         let session = shown.and_then(|key| api.sessions.who(key, tokens, now));
+        if session.is_none()
+            && shown.is_some()
+            && let Some(Client(address)) = request.extensions().get::<Client>()
+        {
+            let deed = Deed::new(Actor::nobody(*address), "auth", Some("admin".to_owned()));
+            api.services.audit.note(AuditClass::Refused, deed, "unauthorized");
+        }
         session.ok_or_else(|| ApiError::new(ApiErrorKind::Unauthorized, why))
     };
     request.extensions_mut().insert(Asking(asker));

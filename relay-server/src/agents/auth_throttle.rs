@@ -1,8 +1,8 @@
-//! The auth throttle: an address may show twenty wrong tokens in ten seconds.
+//! The auth throttle: an address may try so often in so long, such as twenty wrong tokens in ten seconds.
 //!
-//! After that the relay answers its further wrong ones with a wait until the ten seconds are over. A right token is not
-//! looked up here and passes. The table of addresses has a bounded size; when it is full, those with the fewest wrong
-//! tokens left give way. An IPv6 address counts as its /64, since one host owns all of it.
+//! After that it waits until the time is over. What is right is not looked up here and passes, where its caller says so.
+//! The table of addresses has a bounded size; when it is full, those with the fewest tries give way, so that nobody is
+//! shut out by a crowd. An IPv6 address counts as its /64, since one host owns all of it.
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
@@ -12,16 +12,19 @@ use tokio::time::Instant;
 use crate::address;
 
 /// Wrong tokens of one address within [`WINDOW`].
-const MAX_WRONG: u32 = 20;
+pub(super) const MAX_WRONG: u32 = 20;
 
-const WINDOW: Duration = Duration::from_secs(10);
+pub(super) const WINDOW: Duration = Duration::from_secs(10);
 
 /// Addresses that are counted at a time.
 const MAX_ADDRESSES: usize = 4096;
 
-/// The wrong tokens of the last seconds.
-#[derive(Default)]
-pub(super) struct AuthThrottle(Mutex<HashMap<IpAddr, Window>>);
+/// The tries of the last seconds.
+pub(crate) struct AuthThrottle {
+    windows: Mutex<HashMap<IpAddr, Window>>,
+    most: u32,
+    within: Duration,
+}
 
 struct Window {
     began: Instant,
@@ -29,26 +32,31 @@ struct Window {
 }
 
 impl AuthThrottle {
-    /// How long this address has to wait, if it has shown too many wrong tokens.
-    pub(super) fn wait(&self, client: IpAddr, now: Instant) -> Option<Duration> {
-        let windows = self.0.lock();
-        let window = windows.get(&address::site(client)).filter(|window| window.wrong >= MAX_WRONG)?;
-        WINDOW.checked_sub(now.duration_since(window.began)).filter(|left| !left.is_zero())
+    /// So many tries of one address in so long.
+    pub(crate) fn new(most: u32, within: Duration) -> Self {
+        Self { windows: Mutex::default(), most, within }
     }
 
-    /// Counts a wrong token.
-    pub(super) fn count(&self, client: IpAddr, now: Instant) {
-        let mut windows = self.0.lock();
+    /// How long this address has to wait, if it has tried too often.
+    pub(crate) fn wait(&self, client: IpAddr, now: Instant) -> Option<Duration> {
+        let windows = self.windows.lock();
+        let window = windows.get(&address::site(client)).filter(|window| window.wrong >= self.most)?;
+        self.within.checked_sub(now.duration_since(window.began)).filter(|left| !left.is_zero())
+    }
+
+    /// Counts a try.
+    pub(crate) fn count(&self, client: IpAddr, now: Instant) {
+        let mut windows = self.windows.lock();
         let address = address::site(client);
         if !windows.contains_key(&address) && windows.len() >= MAX_ADDRESSES {
-            windows.retain(|_, window| now.duration_since(window.began) < WINDOW);
+            windows.retain(|_, window| now.duration_since(window.began) < self.within);
             if windows.len() >= MAX_ADDRESSES {
                 let fewest = windows.values().map(|window| window.wrong).min().unwrap_or(0);
                 windows.retain(|_, window| window.wrong > fewest);
             }
         }
         let window = windows.entry(address).or_insert(Window { began: now, wrong: 0 });
-        if now.duration_since(window.began) >= WINDOW {
+        if now.duration_since(window.began) >= self.within {
             *window = Window { began: now, wrong: 0 };
         }
         window.wrong = window.wrong.saturating_add(1);
@@ -61,7 +69,7 @@ mod tests {
 
     #[test]
     fn twenty_wrong_tokens_close_the_door_to_one_address_for_ten_seconds() {
-        let (throttle, now) = (AuthThrottle::default(), Instant::now());
+        let (throttle, now) = (AuthThrottle::new(MAX_WRONG, WINDOW), Instant::now());
         let (bad, good): (IpAddr, IpAddr) = ("2001:db8::1".parse().unwrap(), "2001:db8:0:1::1".parse().unwrap());
         for _ in 0..MAX_WRONG {
             assert_eq!(throttle.wait(bad, now), None);
@@ -77,12 +85,12 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_keeps_the_worst() {
-        let (throttle, now) = (AuthThrottle::default(), Instant::now());
+        let (throttle, now) = (AuthThrottle::new(MAX_WRONG, WINDOW), Instant::now());
         let worst: IpAddr = "192.0.2.1".parse().unwrap();
         (0..MAX_WRONG).for_each(|_| throttle.count(worst, now));
         for number in 0..3 * u32::try_from(MAX_ADDRESSES).unwrap() {
             throttle.count(IpAddr::from(number.to_be_bytes()), now);
-            assert!(throttle.0.lock().len() <= MAX_ADDRESSES);
+            assert!(throttle.windows.lock().len() <= MAX_ADDRESSES);
         }
         assert!(throttle.wait(worst, now).is_some());
     }

@@ -155,6 +155,8 @@ pub(crate) struct Welcomed {
     pub contested: bool,
     /// An older session of the same agent that had drained, to be closed when it is idle.
     pub finishing: Option<Handle>,
+    /// Whether an older session of the same agent gave way.
+    pub replaced: bool,
     pub policy: Arc<AttachPolicy>,
 }
 
@@ -228,7 +230,7 @@ impl Registry {
             let contested = answers.iter().flatten().any(|(_, role)| *role == Role::Standby);
             let finishing = replace(&older);
             let attached = Attached { registry: Arc::clone(self), session };
-            Some(Welcomed { attached, answers, contested, finishing, policy })
+            Some(Welcomed { attached, answers, contested, finishing, replaced: !older.is_empty(), policy })
         })
     }
 

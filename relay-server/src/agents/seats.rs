@@ -35,6 +35,11 @@ impl Seats {
         Self { free: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))), of_token: Tally::default() }
     }
 
+    /// How many a token has.
+    pub(crate) fn of(&self, token: &str) -> usize {
+        self.of_token.count(token)
+    }
+
     pub(crate) fn take(&self, token: &Token) -> Result<Seat, SessionLimit> {
         let of_token = self.of_token.take(Arc::clone(&token.name), token.max_sessions).ok_or(SessionLimit::Token)?;
         let of_relay = Arc::clone(&self.free).try_acquire_owned().map_err(|_| SessionLimit::Relay)?;
@@ -55,6 +60,8 @@ mod tests {
             rights: Vec::new(),
             max_sessions,
             client: None,
+            id: name.into(),
+            quotas: Default::default(),
         };
         let (small, large) = (token("small", 1), token("large", 10));
         let seats = Seats::new(3);

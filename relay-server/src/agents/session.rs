@@ -3,11 +3,10 @@
 //! Nothing is attached that the token does not allow when the hello comes. What waits is skipped, where the agent asks for
 //! that, before it gets its first exchange.
 
-use std::net::IpAddr;
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::pending, net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use relay_proto::{Attached as Answer, CloseCode, Limits, Notice, OfferState, Welcome};
+use relay_proto::{Attached as Answer, CloseCode, Limits, Notice, OfferState, Welcome, printable};
 use relay_tunnel::{Arrival, Arrivals, Driver, Greeting, Handle};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -25,8 +24,9 @@ use super::{
     token::Shown,
 };
 use crate::{
+    audit::{self, Actor, Audit, Deed},
     endpoint::EndpointName,
-    store::{Sight, Store, StoreError},
+    store::{AuditClass, Sight, Store, StoreError},
     throttle::Throttle,
 };
 
@@ -49,6 +49,7 @@ pub(super) struct SessionHost {
     pub(super) outcomes: Arc<Outcomes>,
     pub(super) skips: Arc<Skips>,
     pub(super) store: Arc<dyn Store>,
+    pub(super) audit: Arc<Audit>,
     pub(super) limits: Limits,
     pub(super) drain_timeout: Duration,
 }
@@ -89,14 +90,17 @@ impl SessionHost {
         let (offered, skipping): (Vec<String>, Vec<bool>) =
             offers.iter().map(|offer| (offer.endpoint.clone(), offer.skip_backlog)).unzip();
         let now_ms = u64::try_from(now.as_millisecond()).unwrap_or(0);
+        let actor = Actor::agent(&token, &shown.token.id, client);
         let Some(welcomed) = self.registry.attach(identity.clone(), shown.clone(), offers, now_ms) else {
+            self.audit.note(AuditClass::Agents, Deed::new(actor, "agent.attach", None), "unauthorized");
             if let Some(held_back) = REVOKED_SINCE.pass(&token) {
                 tracing::info!(held_back, "an agent said hello with a token that is not valid any more");
             }
             turn_out(greeting, offered).await;
             return None;
         };
-        let Welcomed { attached, answers, contested, finishing, policy } = welcomed;
+        let Welcomed { attached, answers, contested, finishing, replaced, policy } = welcomed;
+        self.note_answers(&actor, &identity.name, &offered, &answers, replaced);
         Span::current().record("epoch", attached.epoch());
         attached.describe(&greeting.hello.software, client);
         let welcome = welcome(attached.epoch(), offered, &answers, &policy, &shown);
@@ -111,7 +115,15 @@ impl SessionHost {
         }
         // Before it is ready for exchanges: nothing of what waits may reach it.
         let skipped = match self.skip(answers.iter().zip(skipping), now).await {
-            Ok(skipped) => skipped,
+            Ok(skipped) => {
+                for one in &skipped {
+                    if let Skipped::Ends(endpoint, _) = one {
+                        let deed = Deed::new(actor.clone(), "endpoint.skip", Some(endpoint.clone()));
+                        self.audit.did(deed, audit::OK);
+                    }
+                }
+                skipped
+            }
             Err(error) => {
                 if let Some(held_back) = NOT_SKIPPED.pass(&token) {
                     tracing::warn!(%error, held_back, "what waits cannot be skipped; the agent has to come again");
@@ -128,6 +140,32 @@ impl SessionHost {
         let teller = Teller::new(identity, attached.serves());
         let session = Session { token, attached, handle, teller, contested, finishing };
         Some(Begun { session, arrivals, driver, notice: BacklogNotice { endpoints, skipped } })
+    }
+
+    /// Puts into the audit log to what an agent attached, and what was refused.
+    fn note_answers(&self, actor: &Actor, name: &str, offered: &[String], answers: &[OfferAnswer], replaced: bool) {
+        let mut by_result = BTreeMap::<&str, Vec<&str>>::new();
+        for (offered, answer) in offered.iter().zip(answers) {
+            let (result, endpoint) = match answer {
+                Ok((endpoint, _)) => (audit::OK, endpoint),
+                Err(code) => (*code, offered),
+            };
+            by_result.entry(result).or_default().push(endpoint);
+        }
+        let name = printable::escaped(name);
+        for (result, endpoints) in by_result {
+            let deed = Deed::new(actor.clone(), "agent.attach", Some(endpoints.join(",")));
+            let detail = if replaced {
+                format!("agent {name}; an older session of it gave way")
+            } else {
+                format!("agent {name}")
+            };
+            self.audit.note(AuditClass::Agents, Deed { detail: Some(detail), ..deed }, result);
+        }
+        if replaced {
+            let deed = Deed::new(actor.clone(), "agent.replaced", Some(name.into_owned()));
+            self.audit.note(AuditClass::Agents, deed, audit::OK);
+        }
     }
 
     /// Serves until the driver ends.

@@ -56,6 +56,8 @@ fn token(rights: &[Right], hashes: Vec<TokenHash>) -> Token {
         rights: rights.to_vec(),
         max_sessions: 100,
         client: None,
+        id: "tok_0".into(),
+        quotas: Default::default(),
     }
 }
 

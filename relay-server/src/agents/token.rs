@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::client_certificate::ClientRule;
+use crate::{client_certificate::ClientRule, quota::TokenQuotas};
 
 /// Shortest token that the relay accepts, in bytes. A shorter one could be guessed.
 pub(crate) const MIN_TOKEN_BYTES: usize = 16;
@@ -117,6 +117,8 @@ impl Pattern {
 pub(crate) struct Token {
     /// Its name in the config, in logs and in `token list`.
     pub name: Arc<str>,
+    /// Which token it is: one that is made anew under an old name is another.
+    pub id: Arc<str>,
     /// Several at once, so that a token can be rotated without a gap.
     pub hashes: Vec<TokenHash>,
     pub endpoints: Vec<Pattern>,
@@ -125,6 +127,8 @@ pub(crate) struct Token {
     pub max_sessions: usize,
     /// Whose certificate has to be shown beside it.
     pub client: Option<ClientRule>,
+    /// What its own endpoints may take.
+    pub quotas: TokenQuotas,
 }
 
 /// Sessions of one token at a time, where it does not say otherwise.
@@ -217,6 +221,19 @@ impl Tokens {
         named.hashes.contains(&shown.secret).then(|| Arc::clone(named))
     }
 
+    /// The same tokens, each knowing which one it is, where that is known by its name.
+    pub(crate) fn identified(self, id: impl Fn(&str) -> Option<Arc<str>>) -> Self {
+        let identify = |token: Arc<Token>| match id(&token.name) {
+            Some(id) => Arc::new(Token { id, ..Token::clone(&token) }),
+            None => token,
+        };
+        Self(self.0.into_iter().map(identify).collect())
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<&Arc<Token>> {
+        self.0.iter().find(|token| *token.name == *name)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Token>> {
         self.0.iter()
     }
@@ -238,6 +255,8 @@ mod tests {
             rights: vec![Right::Attach],
             max_sessions: MAX_SESSIONS_OF_TOKEN,
             client: None,
+            id: Arc::from(name),
+            quotas: TokenQuotas::default(),
         }
     }
 

@@ -10,7 +10,7 @@ use relay_program::api::{AgentDisconnected, AgentList, AgentRow};
 
 use super::{
     Api, ask,
-    table::{Needs, Operation},
+    table::{Audited, Needs, Operation},
     who::Who,
 };
 use crate::{agents::token::Right, failure::ApiError};
@@ -22,6 +22,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .answers::<AgentList>(200),
         Operation::post("/agents/{session}/disconnect", Needs::Right(Right::Admin), disconnect)
             .says("Ends an agent's session; it comes back by itself")
+            .audits(Audited::As("agent.disconnect"))
             .answers::<AgentDisconnected>(200),
     ]
 }

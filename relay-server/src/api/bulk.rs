@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     extract::{Path, State as Shared},
     http::StatusCode,
     response::Response,
@@ -20,7 +21,7 @@ use super::{
     ask::{self, AskedQuery, GivenBody},
     events::{find, searched, sources},
     shapes::{BulkList, BulkNoted},
-    table::{Needs, Operation},
+    table::{AuditNote, Audited, Needs, Operation},
     who::{Who, lacks},
 };
 use crate::{
@@ -36,19 +37,29 @@ pub(super) fn operations() -> Vec<Operation> {
     vec![
         Operation::post("/events/{id}/revive", act, revive)
             .says("Has a dead letter tried again")
+            .audits(Audited::As("event.revive"))
             .answers::<EventDone>(200),
-        Operation::post("/events/{id}/drop", act, give_up).says("Gives a dead letter up").answers::<EventDone>(200),
-        Operation::post("/events/{id}/cancel", act, cancel).says("Ends an event that waits").answers::<EventDone>(200),
+        Operation::post("/events/{id}/drop", act, give_up)
+            .says("Gives a dead letter up")
+            .audits(Audited::As("event.drop"))
+            .answers::<EventDone>(200),
+        Operation::post("/events/{id}/cancel", act, cancel)
+            .says("Ends an event that waits")
+            .audits(Audited::As("event.cancel"))
+            .answers::<EventDone>(200),
         Operation::post("/dead/revive", act, revive_all)
             .says("Has all dead letters of a query tried again")
+            .audits(Audited::As("dead.revive"))
             .query::<EventQuery>()
             .answers::<BulkNoted>(202),
         Operation::post("/dead/drop", act, drop_all)
             .says("Gives all dead letters of a query up")
+            .audits(Audited::As("dead.drop"))
             .query::<EventQuery>()
             .answers::<BulkNoted>(202),
         Operation::post("/bulk", read, bulk)
             .says("Acts on all events that a query finds now, or counts them")
+            .audits(Audited::As("bulk.begin"))
             .query::<BulkQuery>()
             .takes::<BulkAsked>()
             .answers::<EventCount>(200)
@@ -61,6 +72,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .answers::<BulkProgress>(200),
         Operation::delete("/bulks/{id}", read, stop)
             .says("Ends an action on many events where it stands")
+            .audits(Audited::As("bulk.stop"))
             .answers::<BulkProgress>(200),
     ]
 }
@@ -118,7 +130,7 @@ async fn noted(api: &Api, who: &Who, asked: &EventQuery, action: BulkAction) -> 
     filter.query = filter.query.and_is(&[Is::Dead]);
     let plan = BulkPlan::new(EventId::new(), action, filter);
     let id = plan.id;
-    begin(api, plan).await?;
+    begin(api, who, plan).await?;
     Ok(ask::answer(StatusCode::ACCEPTED, &BulkNoted { bulk: id.to_string() }))
 }
 
@@ -137,8 +149,9 @@ fn concerned(api: &Api, who: &Who, asked: &EventQuery, right: Right) -> Result<F
     events::filter(&sources(api, &routes), asked, &sight, now)
 }
 
-async fn begin(api: &Api, plan: BulkPlan) -> Result<(), ApiError> {
+async fn begin(api: &Api, who: &Who, plan: BulkPlan) -> Result<(), ApiError> {
     let delivery = &api.services.delivery;
+    let plan = BulkPlan { by: who.own_token().map(|token| token.id.to_string()), ..plan };
     delivery.store.bulk(plan, delivery.clock.now()).await?;
     delivery.wake_bulks();
     Ok(())
@@ -176,6 +189,7 @@ fn action(word: &str) -> Result<(BulkAction, Right, &'static [Is]), ApiError> {
 async fn bulk(
     Shared(api): Shared<Arc<Api>>,
     who: Who,
+    Extension(note): Extension<AuditNote>,
     AskedQuery(BulkQuery { dry_run }): AskedQuery<BulkQuery>,
     GivenBody(BulkAsked { action: word, q, at_most }): GivenBody<BulkAsked>,
 ) -> Result<Response, ApiError> {
@@ -187,7 +201,10 @@ async fn bulk(
     let routes = api.services.routes.load_full();
     let counted = api.reading(&who, events::kept(&sources(&api, &routes), &filter)).await?;
     let of = counted.count.min(at_most.unwrap_or(u64::MAX));
+    let about = if counted.exact { "" } else { "at least " };
+    note.detail(format!("{word}, {about}{of} events"));
     if dry_run.is_some_and(|text| text != "false") {
+        note.detail(format!("{word}: only counted, {of}"));
         let back_to = counted.back_to.map(|at| at.to_string());
         return Ok(ask::ok(&EventCount { at_least: of, exact: counted.exact, back_to }));
     }
@@ -195,7 +212,8 @@ async fn bulk(
     let plan =
         BulkPlan { of, at_most: at_most.map(|most| most.max(1)), ..BulkPlan::new(EventId::new(), action, filter) };
     let shown = BulkProgress { id: plan.id.to_string(), action: word, of, ..BulkProgress::default() };
-    begin(&api, plan).await?;
+    note.object(&shown.id);
+    begin(&api, &who, plan).await?;
     Ok(ask::answer(StatusCode::ACCEPTED, &shown))
 }
 

@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
@@ -23,7 +24,7 @@ use super::{
         AttachedSummary, EndpointDeleted, EndpointDetail, EndpointForgot, EndpointHeld, EndpointList, EndpointMade,
         EndpointSecret, EndpointSkipped, EndpointSummary, NewEndpoint, NewRows, RowsApplied,
     },
-    table::{Needs, Operation},
+    table::{AuditNote, Audited, Needs, Operation},
     who::Who,
 };
 use crate::{
@@ -47,28 +48,38 @@ pub(super) fn operations() -> Vec<Operation> {
             .answers::<EndpointList>(200),
         Operation::post("/endpoints", create, make)
             .says("Makes an endpoint that lives in the store")
+            .audits(Audited::As("endpoint.create"))
             .takes::<NewEndpoint>()
+            .answers::<EndpointMade>(200)
             .answers::<EndpointMade>(201),
         Operation::get("/endpoints/{name}", read, show)
             .says("An endpoint: every setting, who is attached, what waits")
             .answers::<EndpointDetail>(200),
         Operation::delete("/endpoints/{name}", create, delete)
             .says("Removes an endpoint that was made here")
+            .audits(Audited::As("endpoint.delete"))
             .query::<Force>()
             .answers::<EndpointDeleted>(200),
         Operation::post("/endpoints/{name}/pause", act, pause)
             .says("Goes on keeping events, and delivers none")
+            .audits(Audited::As("endpoint.pause"))
             .answers::<EndpointHeld>(200),
-        Operation::post("/endpoints/{name}/resume", act, resume).says("Delivers again").answers::<EndpointHeld>(200),
+        Operation::post("/endpoints/{name}/resume", act, resume)
+            .says("Delivers again")
+            .audits(Audited::As("endpoint.resume"))
+            .answers::<EndpointHeld>(200),
         Operation::post("/endpoints/{name}/skip", Needs::Right(Right::Skip), skip)
             .says("Ends what waits at an endpoint, so that what comes next is what is delivered")
+            .audits(Audited::As("endpoint.skip"))
             .answers::<EndpointSkipped>(200)
             .answers::<EndpointSkipped>(202),
         Operation::post("/endpoints/{name}/forget", create, forget)
             .says("Forgets the secret that a provider's challenge told")
+            .audits(Audited::As("endpoint.forget"))
             .answers::<EndpointForgot>(200),
         Operation::put("/config", admin, apply)
             .says("Puts a file's rows in the place of those that there are from a file")
+            .audits(Audited::As("config.apply"))
             .query::<DryRun>()
             .takes::<NewRows>()
             .answers::<RowsApplied>(200),
@@ -103,6 +114,7 @@ fn brief(api: &Api, view: &View, endpoint: &Endpoint, waits: Option<&Backlog>) -
         mode: endpoint.mode().to_owned(),
         provider: endpoint.verify.provider_name().to_owned(),
         source: view.source(name).to_owned(),
+        owner: endpoint.owner.as_deref().map(str::to_owned),
         url: api.services.routes.load().url(endpoint),
         metrics_name: api.services.metrics.shown(name),
         agents: api.services.agents.registry().serving(name),
@@ -132,6 +144,11 @@ pub(super) fn endpoint(api: &Api, who: &Who, named: &str, right: Right) -> Resul
 /// Everything that is known of an endpoint.
 async fn whole(api: &Api, who: &Who, named: &str) -> Result<EndpointDetail, ApiError> {
     let endpoint = endpoint(api, who, named, Right::Read)?;
+    detail(api, &endpoint).await
+}
+
+async fn detail(api: &Api, endpoint: &Endpoint) -> Result<EndpointDetail, ApiError> {
+    let named = endpoint.name.as_str();
     let (store, view) = (&api.services.delivery.store, api.runtime_config.view());
     let backlog = store.backlog(endpoint.name.clone().into()).await?;
     let counts = store.counts(endpoint.name.clone()).await?;
@@ -153,7 +170,7 @@ async fn whole(api: &Api, who: &Who, named: &str) -> Result<EndpointDetail, ApiE
         EndpointSecret { number, last_verified }
     };
     Ok(EndpointDetail {
-        summary: brief(api, &view, &endpoint, backlog.first()),
+        summary: brief(api, &view, endpoint, backlog.first()),
         pending: counts.pending,
         running: counts.running,
         dead: counts.dead,
@@ -207,6 +224,7 @@ async fn hold(api: &Api, who: &Who, name: String, paused: bool) -> Result<Respon
 /// What was learnt in challenges is no longer good from here on, and the next challenge teaches anew.
 async fn forget(State(api): State<Arc<Api>>, who: Who, Path(name): Path<String>) -> Result<Response, ApiError> {
     let endpoint = endpoint(&api, &who, &name, Right::Create)?;
+    must_own(&who, &endpoint)?;
     let providers = Arc::clone(&api.services.providers);
     // A task of its own, so that a caller who goes away does not leave it half done.
     let task = tokio::spawn(async move { providers.forget_learnt(endpoint.name.as_str()).await });
@@ -219,23 +237,55 @@ async fn forget(State(api): State<Arc<Api>>, who: Who, Path(name): Path<String>)
 const FOREIGN_SECRET: &str = "a token gives an endpoint's secret itself (`secrets` beside `endpoint`, or `generate_secret`); \
     only the admin names variables and files of the relay's machine";
 
+/// Hosts are addresses of the whole relay, and whose use something counts for is no tenant's to say.
+const OF_THE_ADMIN: [&str; 2] = ["hosts", "owner"];
+
+/// Whether whoever asks may have an endpoint removed: with `create` its own, with `admin` any.
+fn must_own(who: &Who, endpoint: &Endpoint) -> Result<(), ApiError> {
+    if who.holds(Right::Admin) || is_own(who, endpoint) {
+        return Ok(());
+    }
+    let why = "another one made this endpoint; a token removes its own, and the admin any";
+    Err(ApiError::new(ApiErrorKind::MayNotCreate, why))
+}
+
+fn is_own(who: &Who, endpoint: &Endpoint) -> bool {
+    who.own_token().is_some_and(|token| endpoint.owner.as_ref() == Some(&token.name))
+}
+
 async fn make(
     State(api): State<Arc<Api>>,
     who: Who,
-    GivenBody(NewEndpoint { endpoint, secrets, generate_secret }): GivenBody<NewEndpoint>,
+    Extension(note): Extension<AuditNote>,
+    GivenBody(NewEndpoint { endpoint, secrets, generate_secret, use_own }): GivenBody<NewEndpoint>,
 ) -> Result<Response, ApiError> {
     let mut secrets: Vec<_> = secrets.into_iter().map(Zeroizing::new).collect();
+    let name = name_of(&endpoint).unwrap_or_default().to_owned();
+    note.object(&name);
+    who.must(Right::Create, &name)?;
+    if !who.holds(Right::Admin) {
+        if has_references(&endpoint) {
+            return Err(ApiError::new(ApiErrorKind::MayNotCreate, FOREIGN_SECRET));
+        }
+        if let Some(key) = OF_THE_ADMIN.into_iter().find(|key| endpoint.contains_key(*key)) {
+            let why = format!("only the admin gives an endpoint `{key}`; leave it out");
+            return Err(ApiError::new(ApiErrorKind::MayNotCreate, why));
+        }
+    }
+    let there = api.services.routes.load().endpoint(&name).filter(|there| use_own && is_own(&who, there)).cloned();
+    if let Some(there) = there {
+        note.detail("it was there");
+        let detail = detail(&api, &there).await?;
+        return Ok(ask::ok(&EndpointMade { detail, warnings: Vec::new(), secret: None }));
+    }
     let generated = if generate_secret { Some(generated(&endpoint)?) } else { None };
     secrets.extend(generated.clone());
-    let name = name_of(&endpoint).unwrap_or_default().to_owned();
-    who.must(Right::Create, &name)?;
-    if !who.holds(Right::Admin) && has_references(&endpoint) {
-        return Err(ApiError::new(ApiErrorKind::MayNotCreate, FOREIGN_SECRET));
-    }
     let config = Arc::clone(&api.runtime_config);
-    let maker = who.own_token().map(|token| Arc::clone(&token.name));
+    let maker = who.own_token().cloned();
     let warnings = undisturbed(async move { config.create(endpoint, secrets, maker).await }).await?;
-    let detail = whole(&api, &who, &name).await?;
+    // Whoever made it is told of it, whether or not it may read there.
+    let made = api.services.routes.load().endpoint(&name).cloned().ok_or_else(missing)?;
+    let detail = detail(&api, &made).await?;
     Ok(ask::answer(
         StatusCode::CREATED,
         &EndpointMade { detail, warnings, secret: generated.map(|secret| secret.to_string()) },
@@ -266,7 +316,7 @@ async fn delete(
     Path(named): Path<String>,
     AskedQuery(asked): AskedQuery<Force>,
 ) -> Result<Response, ApiError> {
-    endpoint(&api, &who, &named, Right::Create)?;
+    must_own(&who, &*endpoint(&api, &who, &named, Right::Create)?)?;
     let name = EndpointName::parse(&named).map_err(|_| missing())?;
     let config = Arc::clone(&api.runtime_config);
     let cancelled = undisturbed(async move { config.delete(name, asked.force).await }).await?;
@@ -283,11 +333,13 @@ struct DryRun {
 
 async fn apply(
     State(api): State<Arc<Api>>,
+    Extension(note): Extension<AuditNote>,
     AskedQuery(asked): AskedQuery<DryRun>,
     GivenBody(NewRows { rows, sections }): GivenBody<NewRows>,
 ) -> Result<Response, ApiError> {
     let config = Arc::clone(&api.runtime_config);
     let applied = undisturbed(async move { config.apply(rows, &sections, asked.dry_run).await }).await?;
+    note.detail(format!("{}{}", if asked.dry_run { "only compared: " } else { "" }, applied.described()));
     let at = api.services.delivery.clock.now().to_string();
     Ok(ask::ok(&RowsApplied { applied, dry_run: asked.dry_run, at }))
 }
@@ -304,6 +356,7 @@ impl From<ChangeError> for ApiError {
             ChangeError::Config(_) | ChangeError::Malformed(_) => ApiErrorKind::BadConfig,
             ChangeError::Exists(_) | ChangeError::TokenExists(_) => ApiErrorKind::Exists,
             ChangeError::TokenMissing => ApiErrorKind::NotFound,
+            ChangeError::TooManyEndpoints(_) => ApiErrorKind::TooManyEndpoints,
             ChangeError::FromFile(_) => ApiErrorKind::FromFile,
             ChangeError::Waiting(_) => ApiErrorKind::EventsWait,
             ChangeError::Internal => ApiErrorKind::Internal,

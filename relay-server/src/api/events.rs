@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     extract::{Path, State as Shared},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
@@ -21,7 +22,7 @@ use super::{
     ask::{self, AskedQuery},
     refused,
     shapes::{BackupDone, Explained, ExplainedFinding},
-    table::{Needs, Operation},
+    table::{AuditNote, Audited, Needs, Operation},
     who::Who,
 };
 use crate::{
@@ -67,6 +68,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .answers_as(206, octets),
         Operation::post("/backup", admin, backup)
             .says("Copies the store into a new file on the relay's machine")
+            .audits(Audited::As("store.backup"))
             .query::<BackupQuery>()
             .answers::<BackupDone>(200),
     ]
@@ -297,8 +299,10 @@ struct BackupQuery {
 
 async fn backup(
     Shared(api): Shared<Arc<Api>>,
+    Extension(note): Extension<AuditNote>,
     AskedQuery(BackupQuery { to }): AskedQuery<BackupQuery>,
 ) -> Result<Response, ApiError> {
+    note.object(&to.to_string_lossy());
     if !to.is_absolute() {
         return Err(ApiError::bad_request("the path of the copy must be absolute"));
     }

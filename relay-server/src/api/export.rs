@@ -20,7 +20,7 @@ use super::{
     Api,
     ask::{self, AskedQuery, GivenBody},
     events::{look_up, part, searched, sources},
-    table::{Needs, Operation},
+    table::{Audited, Needs, Operation},
     who::Who,
 };
 use crate::{
@@ -53,6 +53,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .answers_as(200, octets),
         Operation::post("/events/export", read, many)
             .says("Several events as one file, by their ids or by a query, in order of time")
+            .audits(Audited::Behind("event.export"))
             .query::<ExportQuery>()
             .takes::<ExportAsked>()
             .answers_as(200, octets),

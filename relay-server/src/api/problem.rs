@@ -134,6 +134,13 @@ const fn words(kind: ApiErrorKind) -> (&'static str, &'static str) {
         ApiErrorKind::TooManySessions => ("Too many sessions are open", "End some of them, or wait."),
         ApiErrorKind::TooManyQuestions => ("Too many questions are under way", "Wait for some of them."),
         ApiErrorKind::TooManyStreams => ("Too many streams are open", "Close another tab or another `event tail`."),
+        ApiErrorKind::TooManyBulks => {
+            ("Too many actions on many events are open", "Wait until one is finished, or stop one: DELETE /bulks/ID.")
+        }
+        ApiErrorKind::TooManyEndpoints => (
+            "The token has as many endpoints as it may",
+            "Delete one of them, or have `max_endpoints` of the token raised.",
+        ),
         ApiErrorKind::MayNotRead => ("The right `read` is missing", "Add it to the token's `rights`."),
         ApiErrorKind::MayNotReplay => {
             ("The right `replay` is missing", "Add it to the token's `rights`, or replay to your own agent.")

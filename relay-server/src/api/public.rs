@@ -58,7 +58,7 @@ async fn say_who(State(api): State<Arc<Api>>, mut request: Request<Body>, next: 
             let (routes, services) = (api.services.routes.load(), &api.services);
             let certificate = request.extensions().get::<Arc<ClientCertificate>>().map(|shown| &**shown);
             let shown = services.agents.authenticate(*address, request.headers(), certificate, &routes.tokens);
-            shown.map(|shown| Who::token(shown.token)).map_err(ApiError::from)
+            shown.map(Who::token).map_err(ApiError::from)
         }
         None => Err(ApiError::new(ApiErrorKind::Internal, "nobody said where this comes from")),
     };

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     extract::{Path, Request, State as Shared},
     response::Response,
 };
@@ -20,21 +21,24 @@ use super::{
     Api,
     ask::{self, AskedQuery},
     events::find,
-    table::{Needs, Operation},
+    table::{Audited, Needs, Operation},
     who::{Who, WhoKind},
 };
 use crate::{
     agents::{registry::AgentSelector, token::Right},
+    audit::{self, Deed},
     delivery::{Asker, Changed},
     events,
     failure::{ApiError, ApiErrorKind},
-    store::{Record, Signature},
+    ingress::{Client, respond::of_api_error},
+    store::{AuditClass, Record, Signature},
 };
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
         Operation::post("/events/{id}/replay", Needs::Right(Right::Read), replay)
             .says("Delivers an event once more: to one agent, or as a new event to whoever serves its endpoint")
+            .audits(Audited::ByItself)
             .query::<ReplayQuery>()
             .takes::<Edit>()
             .answers::<EventReplayed>(200),
@@ -66,6 +70,7 @@ enum To {
 
 async fn replay(
     Shared(api): Shared<Arc<Api>>,
+    Extension(Client(address)): Extension<Client>,
     who: Who,
     Path(id): Path<String>,
     AskedQuery(asked): AskedQuery<ReplayQuery>,
@@ -83,13 +88,22 @@ async fn replay(
     match asked.to.unwrap_or(usual) {
         To::Endpoint if may(Right::Replay) => {
             let of = record.summary.id;
-            let changed = changed(&api, &who, &record, edit).await?;
-            let new_id = match changed {
-                Some(changed) => {
-                    delivery.replay_changed(endpoint.as_ref(), record, changed, asked.signature, asker).await?
-                }
-                None => delivery.replay(endpoint.as_ref(), record, asked.signature).await?,
+            let deed = Deed::new(who.actor(Some(address)), "event.replay", Some(of.to_string()));
+            let begun = api.services.audit.begin(deed).await?;
+            let replay = async {
+                let new_id = match changed(&api, &who, &record, edit).await? {
+                    Some(changed) => {
+                        delivery.replay_changed(endpoint.as_ref(), record, changed, asked.signature, asker).await?
+                    }
+                    None => delivery.replay(endpoint.as_ref(), record, asked.signature).await?,
+                };
+                Ok::<_, ApiError>(new_id)
             };
+            let replayed = replay.await;
+            let result = replayed.as_ref().map_or_else(|error| of_api_error(error.kind).1, |_| audit::OK);
+            let detail = replayed.as_ref().ok().map(|id| format!("as {id}"));
+            begun.end(result, None, detail).await;
+            let new_id = replayed?;
             Ok(ask::ok(&EventDone { id: of.to_string(), new_id: Some(new_id.to_string()) }))
         }
         To::Endpoint => {
@@ -108,6 +122,10 @@ async fn replay(
             if let Some(policy) = endpoint.as_ref().and_then(|endpoint| endpoint.policy.as_ref()) {
                 ask::takes_longer(&extensions, policy.attempt_timeout)?;
             }
+            // It changes nothing here and may come often, as a recording is played.
+            let mut deed = Deed::new(who.actor(Some(address)), "event.replay", Some(name.as_str().to_owned()));
+            deed.detail = Some("to an agent".to_owned());
+            api.services.audit.note(AuditClass::Actions, deed, audit::OK);
             let replayed = delivery.replay_to(&selector, endpoint.as_ref(), record, changed, signature, asker).await?;
             Ok(ask::ok(&events::replayed(&replayed)))
         }

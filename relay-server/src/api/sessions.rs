@@ -6,7 +6,7 @@
 //! Bounds: [`MAX_SESSIONS`] sessions, of which the one that was idle for longest makes room; [`MAX_CODES`] codes;
 //! [`MAX_LOGINS`] logins of one address in a minute.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -25,14 +25,18 @@ use utoipa::ToSchema;
 use super::{
     Api, Mount,
     ask::{self, GivenBody},
-    table::{Needs, Operation},
+    table::{Audited, Needs, Operation},
     who::{Who, WhoKind},
 };
 use crate::{
-    address::site,
-    agents::token::{AgentToken, Right, Shown, TokenHash, Tokens},
+    agents::{
+        auth_throttle::AuthThrottle,
+        token::{AgentToken, Right, Shown, TokenHash, Tokens},
+    },
+    audit::{self, Actor, Deed},
     failure::{ApiError, ApiErrorKind},
     ingress::Client,
+    store::AuditClass,
 };
 
 /// A session ends after so long without a question.
@@ -45,20 +49,25 @@ const CODE_LIFE: Duration = Duration::from_secs(60);
 const MAX_CODES: usize = 100;
 const MAX_LOGINS: u32 = 10;
 const LOGINS_WINDOW: Duration = Duration::from_secs(60);
-/// Addresses whose logins are counted at a time; beyond it new ones wait.
-const MAX_ADDRESSES: usize = 4096;
 
 /// The cookie of a session, where there is one at all.
 pub(crate) const COOKIE: &str = "__Host-relay";
 
-#[derive(Default)]
-pub(crate) struct PageSessions(Mutex<OpenSessions>);
+pub(crate) struct PageSessions {
+    open: Mutex<OpenSessions>,
+    logins: AuthThrottle,
+}
+
+impl Default for PageSessions {
+    fn default() -> Self {
+        Self { open: Mutex::default(), logins: AuthThrottle::new(MAX_LOGINS, LOGINS_WINDOW) }
+    }
+}
 
 #[derive(Default)]
 struct OpenSessions {
     sessions: Vec<PageSession>,
     codes: Vec<LoginCode>,
-    logins: HashMap<IpAddr, (Instant, u32)>,
     last_id: u64,
 }
 
@@ -94,7 +103,7 @@ impl PageSessions {
     /// A code that opens one session with all rights.
     pub(crate) fn code(&self, until: Option<Timestamp>) -> Result<AgentToken, ApiError> {
         let code = random("rc_")?;
-        let mut state = self.0.lock();
+        let mut state = self.open.lock();
         if state.codes.len() >= MAX_CODES {
             state.codes.remove(0);
         }
@@ -104,22 +113,17 @@ impl PageSessions {
 
     /// Counts a login of an address.
     fn count(&self, address: IpAddr, now: Instant) -> Result<(), ApiError> {
-        let (mut state, address) = (self.0.lock(), site(address));
-        state.logins.retain(|_, (began, _)| now.duration_since(*began) < LOGINS_WINDOW);
-        let full = state.logins.len() >= MAX_ADDRESSES && !state.logins.contains_key(&address);
-        let (began, count) = *state.logins.get(&address).unwrap_or(&(now, 0));
-        if full || count >= MAX_LOGINS {
-            let wait_s = (LOGINS_WINDOW.saturating_sub(now.duration_since(began))).as_secs().max(1);
+        if let Some(left) = self.logins.wait(address, now) {
             let why = format!("more than {MAX_LOGINS} logins in a minute; wait");
-            return Err(ApiError::new(ApiErrorKind::TooManyLogins { wait_s }, why));
+            return Err(ApiError::new(ApiErrorKind::TooManyLogins { wait_s: left.as_secs().max(1) }, why));
         }
-        state.logins.insert(address, (began, count + 1));
+        self.logins.count(address, now);
         Ok(())
     }
 
     /// Whether a code is good; it is not from then on.
     fn redeem(&self, code: &str, now: Timestamp) -> bool {
-        let (shown, mut state) = (TokenHash::of(code.as_bytes()), self.0.lock());
+        let (shown, mut state) = (TokenHash::of(code.as_bytes()), self.open.lock());
         state.codes.retain(|code| code.until.is_none_or(|until| now < until));
         let at = state.codes.iter().position(|one| one.code.0.ct_eq(&shown.0).into());
         at.map(|at| state.codes.remove(at)).is_some()
@@ -127,7 +131,7 @@ impl PageSessions {
 
     fn open(&self, shown: Option<Shown>, now: Timestamp) -> Result<OpenedSession, ApiError> {
         let key = random("rk_")?;
-        let mut state = self.0.lock();
+        let mut state = self.open.lock();
         state.sessions.retain(|session| now < session.expires_at());
         if state.sessions.len() >= MAX_SESSIONS {
             let idlest = state.sessions.iter().enumerate().min_by_key(|(_, session)| session.last_used);
@@ -144,7 +148,7 @@ impl PageSessions {
 
     /// Who has a session with this key, by what the tokens allow now.
     pub(crate) fn who(&self, key: &[u8], tokens: &Tokens, now: Timestamp) -> Option<Who> {
-        let (key, mut state) = (TokenHash::of(key), self.0.lock());
+        let (key, mut state) = (TokenHash::of(key), self.open.lock());
         state.sessions.retain(|session| now < session.expires_at());
         let at = state.sessions.iter().position(|session| session.key.0.ct_eq(&key.0).into())?;
         let token = match &state.sessions[at].shown {
@@ -164,18 +168,18 @@ impl PageSessions {
 
     /// Whether a session has not ended. This is no use of it.
     pub(super) fn is_open(&self, id: u64, now: Timestamp) -> bool {
-        self.0.lock().sessions.iter().any(|session| session.id == id && now < session.expires_at())
+        self.open.lock().sessions.iter().any(|session| session.id == id && now < session.expires_at())
     }
 
     fn end(&self, id: u64) -> bool {
-        let mut state = self.0.lock();
+        let mut state = self.open.lock();
         let before = state.sessions.len();
         state.sessions.retain(|session| session.id != id);
         state.sessions.len() < before
     }
 
     fn list(&self, current: Option<u64>, tokens: &Tokens, now: Timestamp) -> Vec<SessionRow> {
-        let mut state = self.0.lock();
+        let mut state = self.open.lock();
         let good = |session: &PageSession| session.shown.as_ref().is_none_or(|shown| tokens.still(shown).is_some());
         state.sessions.retain(|session| now < session.expires_at() && good(session));
         let row = |session: &PageSession| SessionRow {
@@ -226,15 +230,21 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::post("/sessions", Needs::Nobody, login)
             .says("Opens a session of the page, for a code or a token")
             .takes::<SessionLogin>()
-            .answers::<SessionMade>(200),
+            .answers::<SessionMade>(200)
+            .audits(Audited::ByItself),
         Operation::post("/sessions/codes", admin, make_code)
             .says("A code that opens one session, within a minute; only the admin token gets one")
-            .answers::<SessionCode>(200),
+            .answers::<SessionCode>(200)
+            .audits(Audited::As("session.code")),
         Operation::get("/sessions", admin, list).says("Open sessions of the page").answers::<SessionList>(200),
         Operation::delete("/sessions/current", Needs::Anybody, leave)
             .says("Ends the asker's own session")
-            .answers::<SessionEnded>(200),
-        Operation::delete("/sessions/{id}", admin, end).says("Ends a session").answers::<SessionEnded>(200),
+            .answers::<SessionEnded>(200)
+            .audits(Audited::As("session.leave")),
+        Operation::delete("/sessions/{id}", admin, end)
+            .says("Ends a session")
+            .answers::<SessionEnded>(200)
+            .audits(Audited::As("session.end")),
     ]
 }
 
@@ -248,17 +258,25 @@ async fn login(
     if !mount.sessions {
         return Err(ApiError::nothing_here());
     }
-    api.sessions.count(address, Instant::now())?;
+    let nobody = |result: &str| {
+        let deed = Deed::new(Actor::nobody(address), "session.open", None);
+        api.services.audit.note(AuditClass::Refused, deed, result);
+    };
+    api.sessions.count(address, Instant::now()).inspect_err(|_| nobody("too_many_logins"))?;
     let shown = match (code, token) {
         (Some(code), None) if api.sessions.redeem(&code, now) => None,
         (Some(_), None) => {
+            nobody("unauthorized");
             let why = "this code is not good any more; make another: relay-server inspect";
             return Err(ApiError::new(ApiErrorKind::Unauthorized, why));
         }
         (None, Some(token)) if api.admin.0.ct_eq(&TokenHash::of(token.as_bytes()).0).into() => None,
         (None, Some(token)) => {
             let shown = api.services.routes.load().tokens.authenticate(token.as_bytes());
-            let why = |why| ApiError::new(ApiErrorKind::Unauthorized, why);
+            let why = |why| {
+                nobody("unauthorized");
+                ApiError::new(ApiErrorKind::Unauthorized, why)
+            };
             let shown = shown.ok_or_else(|| why("this token is not known here"))?;
             if shown.token.client.is_some() {
                 return Err(why("this token counts only beside a client certificate, which a page does not show"));
@@ -267,8 +285,11 @@ async fn login(
         }
         _ => return Err(ApiError::bad_request("give a code or a token")),
     };
-    let rights = Who::session(0, shown.as_ref().map(|shown| Arc::clone(&shown.token))).rights();
+    let who = Who::session(0, shown.as_ref().map(|shown| Arc::clone(&shown.token)));
+    let rights = who.rights();
+    let begun = api.services.audit.begin(Deed::new(who.actor(Some(address)), "session.open", None)).await?;
     let OpenedSession { id, key, expires_at } = api.sessions.open(shown, now)?;
+    begun.end(audit::OK, Some(id.to_string()), None).await;
     let (id, expires_at) = (id.to_string(), expires_at.to_string());
     if !mount.cookie {
         return Ok(ask::ok(&SessionMade { id, key: key.expose().to_owned(), expires_at, rights }));
@@ -382,6 +403,13 @@ mod tests {
         }
         assert!(sessions.count(one, now).is_err() && sessions.count(other, now).is_ok());
         assert!(sessions.count(one, now + LOGINS_WINDOW).is_ok());
+        // A whole network of addresses shuts nobody out.
+        for number in 0..20_000_u32 {
+            let [a, b, c, d] = number.to_be_bytes();
+            let address = [0x2001, 0xdb8, 1, u16::from_be_bytes([c, d]) ^ u16::from_be_bytes([a, b]), 0, 0, 0, 1];
+            let _ = sessions.count(IpAddr::from(address), now);
+        }
+        assert!(sessions.count(other, now).is_ok());
     }
 
     #[test]
@@ -393,6 +421,8 @@ mod tests {
             rights: Vec::new(),
             max_sessions: 1,
             client: None,
+            id: "tok_0".into(),
+            quotas: Default::default(),
         };
         let (sessions, before, after) =
             (PageSessions::default(), Tokens::new(vec![token("one")]), Tokens::new(vec![token("two")]));

@@ -17,6 +17,8 @@ pub(crate) struct EndpointSummary {
     pub provider: String,
     /// `api` or `file`.
     pub source: String,
+    /// The token for whose use it counts.
+    pub owner: Option<String>,
     pub url: String,
     pub metrics_name: String,
     pub agents: usize,
@@ -226,6 +228,9 @@ pub(crate) struct NewEndpoint {
     /// Make one as well, where the provider lets one choose it.
     #[serde(default)]
     pub generate_secret: bool,
+    /// If the asker has one of this name already, be told of that, and leave it as it is.
+    #[serde(default)]
+    pub use_own: bool,
 }
 
 /// A file's rows, and what else it says.

@@ -3,7 +3,7 @@
 //! Invariants: nothing here is taken from a request but by a mount, which proved it; an endpoint out of sight is as one
 //! that does not exist, so that the answer to a right that is missing is given only for what is seen.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use axum::{
     extract::FromRequestParts,
@@ -11,7 +11,8 @@ use axum::{
 };
 
 use crate::{
-    agents::token::{Right, Token},
+    agents::token::{Right, Shown, Token, TokenHash},
+    audit::Actor,
     endpoint::EndpointName,
     events::ListBounds,
     failure::{ApiError, ApiErrorKind},
@@ -42,6 +43,8 @@ pub(crate) struct Who {
     pub name: Arc<str>,
     /// Its session of the page.
     pub session: Option<u64>,
+    /// The secret that it showed; a session has its own.
+    secret: Option<TokenHash>,
     /// What it may do where; `None`: everything everywhere.
     token: Option<Arc<Token>>,
 }
@@ -52,23 +55,39 @@ pub(crate) struct Asking(pub(crate) Result<Who, ApiError>);
 
 impl Who {
     pub(crate) fn admin() -> Self {
-        Self { kind: WhoKind::Admin, name: Arc::from("admin"), session: None, token: None }
+        Self { kind: WhoKind::Admin, name: Arc::from("admin"), session: None, secret: None, token: None }
     }
 
-    pub(crate) fn token(token: Arc<Token>) -> Self {
-        Self { kind: WhoKind::Token, name: Arc::clone(&token.name), session: None, token: Some(token) }
+    pub(crate) fn token(Shown { token, secret }: Shown) -> Self {
+        let name = Arc::clone(&token.name);
+        Self { kind: WhoKind::Token, name, session: None, secret: Some(secret), token: Some(token) }
     }
 
     /// A page session: with a token's rights, or with all.
     pub(crate) fn session(id: u64, token: Option<Arc<Token>>) -> Self {
         let name = token.as_ref().map_or_else(|| Arc::from("admin"), |token| Arc::clone(&token.name));
-        Self { kind: WhoKind::Session, name, session: Some(id), token }
+        Self { kind: WhoKind::Session, name, session: Some(id), secret: None, token }
+    }
+
+    /// The same for the audit log.
+    pub(crate) fn actor(&self, address: Option<IpAddr>) -> Actor {
+        let kind = match self.kind {
+            WhoKind::Admin => "admin",
+            WhoKind::Session => "session",
+            WhoKind::Token => "token",
+        };
+        let token = self.token.as_ref().map(|token| Arc::clone(&token.id));
+        Actor { kind, name: Arc::clone(&self.name), token, address }
     }
 
     /// The same asker by the tokens as they are now; `None` if its token is gone.
     pub(crate) fn now(&self, routes: &Routes) -> Option<Self> {
         let Some(before) = &self.token else { return Some(self.clone()) };
-        let token = routes.tokens.iter().find(|token| token.name == before.name)?;
+        // One that was made anew under its name is another, and a secret that is not good any more is nobody's.
+        let token = routes.tokens.named(&before.name).filter(|token| token.id == before.id)?;
+        if self.secret.is_some_and(|secret| !token.hashes.contains(&secret)) {
+            return None;
+        }
         Some(Self { token: Some(Arc::clone(token)), ..self.clone() })
     }
 

@@ -4,7 +4,8 @@
 use clap::Subcommand;
 use relay_program::{
     Failure,
-    api::{TokenMade, TokenRow},
+    api::{TokenLimits, TokenMade, TokenRow},
+    config::show_size,
     http1::encoded,
     terminal,
 };
@@ -26,6 +27,8 @@ pub(super) enum TokenCommand {
         /// What it may do there: attach, read, replay, sign, skip, act, create, admin [default: attach,read]
         #[arg(long, value_delimiter = ',')]
         rights: Vec<String>,
+        #[command(flatten)]
+        limits: LimitArgs,
         /// In a running relay's store, good at once, instead of in the config file
         #[arg(long)]
         running: bool,
@@ -65,19 +68,44 @@ pub(super) enum TokenCommand {
     },
 }
 
+/// What a token's agents and its own endpoints may take; what is left out has its default.
+#[derive(Debug, clap::Args)]
+pub(super) struct LimitArgs {
+    /// Sessions of its agents at a time [default: 1024]
+    #[arg(long, value_name = "N")]
+    max_sessions: Option<u64>,
+    /// Endpoints of its own at a time [default: 100]
+    #[arg(long, value_name = "N")]
+    max_endpoints: Option<u64>,
+    /// What these may take of the store together, such as 1GiB
+    #[arg(long, value_name = "SIZE")]
+    max_stored: Option<String>,
+    /// Webhooks that these may have together in a day
+    #[arg(long, value_name = "N")]
+    max_events_per_day: Option<u64>,
+}
+
+impl From<LimitArgs> for TokenLimits {
+    fn from(args: LimitArgs) -> Self {
+        let LimitArgs { max_sessions, max_endpoints, max_stored, max_events_per_day } = args;
+        Self { max_sessions, max_endpoints, max_stored, max_events_per_day }
+    }
+}
+
 pub(super) fn run(command: TokenCommand) -> Result<(), Failure> {
     match command {
-        TokenCommand::Create { name, endpoints, rights, running: true, remote } => {
-            let mut asked = json!({ "name": name, "endpoints": endpoints });
+        TokenCommand::Create { name, endpoints, rights, limits, running: true, remote } => {
+            let mut asked = json!({ "name": name, "endpoints": endpoints, "limits": TokenLimits::from(limits) });
             if !rights.is_empty() {
                 asked["rights"] = rights.into();
             }
             let made = remote.send(&http::Method::POST, "/api/v1/tokens", asked.to_string().as_bytes())?;
             terminal::line(&TokenMade::deserialize(&made)?.secret)?;
         }
-        TokenCommand::Create { name, endpoints, rights, running: false, remote } => {
+        TokenCommand::Create { name, endpoints, rights, limits, running: false, remote } => {
             let token = new_token()?;
-            add_token(&ConfigSource::at(remote.config()).find()?, &name, token.hash(), &endpoints, &rights)?;
+            let file = ConfigSource::at(remote.config()).find()?;
+            add_token(&file, &name, token.hash(), &endpoints, &rights, &limits.into())?;
             terminal::line(token.expose())?;
         }
         TokenCommand::List { running, json, remote } => {
@@ -132,5 +160,17 @@ fn words(token: &TokenRow) -> String {
     let row = format!("{}\t{}", token.name, token.endpoints.join(","));
     let used = token.last_used.as_deref().unwrap_or("never");
     let grace = token.grace_until.as_ref().map(|until| format!("\tolder secrets until {until}")).unwrap_or_default();
-    format!("{row}\t{}\t{}\tused {used}{grace}", token.rights.join(","), token.source)
+    let of = |most: Option<String>| most.map(|most| format!(" of {most}")).unwrap_or_default();
+    let own = format!(
+        "sessions {}{}\tendpoints {}{}\tstored {}{}\twebhooks today {}{}",
+        token.sessions,
+        of(Some(token.max_sessions.to_string())),
+        token.own_endpoints,
+        of(Some(token.max_endpoints.to_string())),
+        show_size(token.stored),
+        of(token.max_stored.map(show_size)),
+        token.events_today,
+        of(token.max_events_per_day.map(|most| most.to_string())),
+    );
+    format!("{row}\t{}\t{}\tused {used}{grace}\t{own}", token.rights.join(","), token.source)
 }

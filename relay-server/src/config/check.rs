@@ -20,7 +20,8 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use relay_program::config::{Place, Problems, Report, Section, Text, Wrong};
+use relay_program::config::{Place, Problems, Report, Section, Text, Typed, Wrong};
+use relay_program::suggest::suggest;
 
 use super::cidr::Cidr;
 use super::flags::Flags;
@@ -29,6 +30,7 @@ use super::settings::{ProcessLimits, PublicListener, Server, StoreSpec, Timeouts
 use super::values::{self, PublicUrl};
 use super::{Config, keys};
 use crate::agents::token::Tokens;
+use crate::audit::AuditKeep;
 use crate::endpoint::Endpoint;
 use crate::mask::Masks;
 use crate::state::Others;
@@ -90,6 +92,7 @@ fn whole<'t>(texts: &[Text], roots: &[Section<'t>], context: Context<'_>, report
         tls.iter().flat_map(|tls| &tls.files.clients).map(|clients| Arc::clone(&clients.name)).collect();
     let limits = limits(main);
     let store = store(main, context, server.state_dir.as_deref());
+    let audit = audit(main);
     let rows = verify::ProviderRows::new(texts, roots);
     let masks = inspect(main);
     let rows = endpoint::EndpointBounds {
@@ -101,8 +104,9 @@ fn whole<'t>(texts: &[Text], roots: &[Section<'t>], context: Context<'_>, report
         clients: &clients,
     };
     let counted = || roots.iter().zip(texts).filter(|(_, text)| text.rows).map(|(root, _)| root);
-    let endpoints: Vec<Arc<Endpoint>> = endpoint::endpoints(counted(), rows, report);
+    let (endpoints, owners) = endpoint::endpoints(counted(), rows, report);
     let tokens = Tokens::new(token::tokens(counted(), context, &endpoints, &clients, report));
+    owners.iter().for_each(|owner| counts_for_nobody(owner, &tokens, report));
     if let Some(host) = &server.inspector_host {
         inspector_host(
             host,
@@ -113,7 +117,7 @@ fn whole<'t>(texts: &[Text], roots: &[Section<'t>], context: Context<'_>, report
             report,
         );
     }
-    Config { server, limits, store, tls, endpoints, tokens, shown: Default::default(), warnings: Vec::new() }
+    Config { server, limits, store, audit, tls, endpoints, tokens, shown: Default::default(), warnings: Vec::new() }
 }
 
 fn version(main: &Section<'_>, context: Context<'_>) {
@@ -175,6 +179,16 @@ fn server(main: &Section<'_>, context: Context<'_>, has_tls: bool) -> (Server, V
         max_connections_per_address: server.number("max_connections_per_address", share, 1..=1_000_000),
     };
     (server, listeners)
+}
+
+/// Warns of an endpoint whose owner there is not.
+fn counts_for_nobody(owner: &Typed<Arc<str>>, tokens: &Tokens, report: &Report<'_>) {
+    let Typed { value: owner, place } = owner;
+    // One that the API made may have outlived its token.
+    if tokens.named(owner).is_none() && !report.is_kept(place) {
+        let help = suggest(owner, tokens.iter().map(|token| &*token.name)).unwrap_or_default();
+        report.warn(place, format!("no token is called \"{owner}\", so its use counts for nobody"), help);
+    }
 }
 
 /// The page's own host is one that nothing else has: its cookie goes to whatever answers there.
@@ -266,6 +280,14 @@ fn inspect(main: &Section<'_>) -> Masks {
         Err(_) => Err(Wrong::new(format!("\"{text}\" is not a header's name"), "write it like \"x-customer\"")),
     };
     Masks { headers: inspect.list("mask_headers", name), json: inspect.list("mask_json", pointer) }
+}
+
+fn audit(main: &Section<'_>) -> AuditKeep {
+    let audit = main.section("audit", keys::AUDIT);
+    AuditKeep {
+        retention: audit.duration("retention", 365 * DAY, DAY..=YEARS),
+        max_bytes: audit.size("max_size", 64 << 20, 1 << 20..=1 << 40),
+    }
 }
 
 fn store(main: &Section<'_>, context: Context<'_>, state_dir: Option<&Path>) -> StoreSpec {

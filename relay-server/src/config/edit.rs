@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use relay_program::api::TokenLimits;
 use relay_program::config::{Origin, Problem, Problems, Text, Wrong};
 use relay_program::file::replace;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
@@ -35,6 +36,7 @@ pub(crate) fn add_token(
     hash: TokenHash,
     endpoints: &[String],
     rights: &[String],
+    limits: &TokenLimits,
 ) -> Result<(), EditError> {
     let name = token_name(name).map_err(usage)?;
     edit(file, |document| {
@@ -44,6 +46,19 @@ pub(crate) fn add_token(
         table.insert("endpoints", Item::from(Array::from_iter(endpoints)));
         if !rights.is_empty() {
             table.insert("rights", Item::from(Array::from_iter(rights)));
+        }
+        let TokenLimits { max_sessions, max_endpoints, max_stored, max_events_per_day } = limits;
+        let numbers = [
+            ("max_sessions", max_sessions),
+            ("max_endpoints", max_endpoints),
+            ("max_events_per_day", max_events_per_day),
+        ];
+        for (key, number) in numbers.into_iter().filter_map(|(key, number)| Some((key, (*number)?))) {
+            let large = |_| usage(format!("{key}: {number} is too large"));
+            table.insert(key, Item::from(i64::try_from(number).map_err(large)?));
+        }
+        if let Some(size) = max_stored {
+            table.insert("max_stored", Item::from(&**size));
         }
         let tokens = document.entry("token").or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
         match tokens {
@@ -56,7 +71,7 @@ pub(crate) fn add_token(
     })
 }
 
-/// Removes the token of that name. The last one stays, since a relay without any cannot start.
+/// Removes the token of that name.
 pub(crate) fn remove_token(file: &Path, name: &str) -> Result<(), EditError> {
     edit(file, |document| {
         let is_it = |value: Option<&str>| value == Some(name);
@@ -77,10 +92,6 @@ pub(crate) fn remove_token(file: &Path, name: &str) -> Result<(), EditError> {
         };
         if before == after {
             return Err(EditError::NotFound { file: file.display().to_string(), name: name.to_owned() });
-        }
-        if after == 0 {
-            let message = format!("\"{name}\" is the last token, and a relay without any does not start");
-            return Err(usage(Wrong::new(message, "create another one first: `relay-server token create NAME`")).into());
         }
         Ok(())
     })

@@ -1,6 +1,6 @@
 //! Every key that can be typed in `relay.toml`, table by table. `check` reads them.
 
-pub(super) const MAIN: &str = "version include server tls store limits inspect provider endpoint token";
+pub(super) const MAIN: &str = "version include server tls store limits inspect audit provider endpoint token";
 /// What an included file may say.
 pub(super) const ROWS: &str = "provider endpoint token";
 pub(super) const SERVER: &str = "\
@@ -16,9 +16,11 @@ pub(super) const LIMITS: &str = "\
     max_body max_head max_in_flight_per_agent max_sessions body_budget refused_budget journal_budget \
     header_timeout body_idle_timeout body_timeout idle_timeout upgrade_idle_timeout";
 pub(super) const INSPECT: &str = "mask_headers mask_json";
+pub(super) const AUDIT: &str = "retention max_size";
 pub(super) const ENDPOINT: &str = "\
     name mode verify deadline idle_timeout max_body max_size hosts allow replay wait_for_agent attach upgrades journal \
-    client_certificate rate concurrency attempt_timeout agent_grace on_failure methods dedup dedup_window dedup_key order resign ack retry";
+    owner client_certificate rate concurrency attempt_timeout agent_grace on_failure methods dedup dedup_window dedup_key order \
+    resign ack retry";
 /// Those of an endpoint that only one which keeps events has.
 pub(super) const STORED: &str = "\
     max_size attempt_timeout agent_grace on_failure methods dedup dedup_window dedup_key order resign ack retry";
@@ -27,4 +29,5 @@ pub(super) const RETRY: &str = "schedule first factor longest attempts retry_on 
 pub(super) const VERIFY: &str = "\
     provider secrets enforce tolerance public_url settings jwks named_keys verify_token \
     allow_unsigned_challenge confirm";
-pub(super) const TOKEN: &str = "name sha256 secrets endpoints rights max_sessions client_certificate";
+pub(super) const TOKEN: &str = "\
+    name sha256 secrets endpoints rights max_sessions max_endpoints max_stored max_events_per_day client_certificate";

@@ -2,8 +2,8 @@
 //!
 //! Two layers: texts and flags as they were typed, and what runs. `check` makes the one of the other; nothing stands
 //! between them. Nothing here prints, watches files or keeps state; a reload is another call of [`ConfigSource::read`]. Rows
-//! that live in the store stand beside the file's ([`Layers`]). Invariants: a [`Config`] has at least one token; nothing
-//! in an error or a warning is a secret.
+//! that live in the store stand beside the file's ([`Layers`]). Invariant: nothing in an error
+//! or a warning is a secret.
 
 mod check;
 mod cidr;
@@ -42,6 +42,7 @@ pub(crate) use self::settings::{
 };
 pub(crate) use self::values::PublicUrl;
 use crate::agents::token::Tokens;
+use crate::audit::AuditKeep;
 use crate::endpoint::Endpoint;
 
 /// Where a value comes from that an endpoint has from its provider's row.
@@ -53,6 +54,7 @@ pub(crate) struct Config {
     pub server: Server,
     pub limits: ProcessLimits,
     pub store: StoreSpec,
+    pub audit: AuditKeep,
     /// There if the relay ends TLS itself.
     pub tls: Option<TlsSettings>,
     pub endpoints: Vec<Arc<Endpoint>>,

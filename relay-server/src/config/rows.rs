@@ -12,6 +12,9 @@ use relay_program::secret::SecretRef;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+/// Endpoints and tokens that the API makes at most, and rows of one kind that a file has.
+pub(crate) const MAX_ROWS: usize = 10_000;
+
 /// Endpoints and tokens, each as it was typed.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -91,11 +94,11 @@ pub(crate) fn sealed_in(row: &Table) -> Vec<String> {
     found
 }
 
-/// Whether a row refers to any secret.
+/// Whether a row refers to a secret that is not sealed: one of the relay's machine.
 pub(crate) fn has_references(row: &Table) -> bool {
     let mut found = false;
     references(&mut row.clone(), &mut |text| {
-        found |= text.parse::<SecretRef>().is_ok();
+        found |= text.parse::<SecretRef>().is_ok_and(|secret| !matches!(secret, SecretRef::Sealed(_)));
         None
     });
     found

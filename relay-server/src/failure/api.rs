@@ -38,6 +38,9 @@ pub(crate) enum ApiErrorKind {
     TooManySessions,
     TooManyQuestions,
     TooManyStreams,
+    TooManyBulks,
+    /// The token has as many endpoints as it may.
+    TooManyEndpoints,
     TooManyLogins {
         wait_s: u64,
     },
@@ -85,6 +88,8 @@ impl ApiErrorKind {
         Self::TooManySessions,
         Self::TooManyQuestions,
         Self::TooManyStreams,
+        Self::TooManyBulks,
+        Self::TooManyEndpoints,
         Self::TooManyLogins { wait_s: 1 },
         Self::MayNotRead,
         Self::MayNotReplay,

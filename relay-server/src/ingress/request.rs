@@ -1,6 +1,6 @@
 //! The way of one request to its answer: routed, proven, and handed to an agent or to the store.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
@@ -34,9 +34,11 @@ use crate::{
     journal::{Journal, LiveAnswer, NewsRecord},
     memory::{LIVE_BYTES, Memory},
     metrics::{AnswerClass, Meter},
+    quota::{DayIsFull, TokenMeter},
     refused::{Refused, TurnedAway},
     replay_guard::{self, FirstRequest, ReplayGuard, ReplayState, RequestMark, Seen},
     routes::{Matched, Peer, Routed, Routes, SharedRoutes, host_of},
+    throttle::Throttle,
     tls::TlsServer,
     verify::{Payload, Webhook},
     webhook::{
@@ -44,6 +46,9 @@ use crate::{
         input::{Input, OpenRequest, RequestBody},
     },
 };
+
+/// As long as a token has no more, every webhook of its endpoints is turned away.
+static OVER_QUOTA: Throttle = Throttle::new();
 
 /// What a connection's requests have in common.
 pub(super) struct Connection {
@@ -117,6 +122,7 @@ pub(super) struct Addressed {
     routes: Arc<Routes>,
     endpoint: Arc<Endpoint>,
     meter: Arc<Meter>,
+    owner: Option<Arc<TokenMeter>>,
     received: Box<Received>,
     payload: Payload,
 }
@@ -152,7 +158,7 @@ impl Requests {
             Ok(Routed::Relay { .. }) => {
                 Asked::Answered(respond::failure(SenderFault::UnknownEndpoint.into(), event_id))
             }
-            Ok(Routed::Endpoint(Matched { endpoint, meter, host, rest })) => {
+            Ok(Routed::Endpoint(Matched { endpoint, meter, owner, host, rest })) => {
                 meter.received();
                 let (mut head, body) = request.into_parts();
                 // A live sender that leaves is not worked for; one that said that it would say no more has not left.
@@ -185,7 +191,7 @@ impl Requests {
                     url,
                     rest,
                 };
-                Asked::Webhook(Addressed { routes, endpoint, meter, received: Box::new(received), payload })
+                Asked::Webhook(Addressed { routes, endpoint, meter, owner, received: Box::new(received), payload })
             }
             Err(fault) => {
                 routes.unrouted.inc();
@@ -214,11 +220,11 @@ impl Requests {
         match asked {
             Asked::Answered(response) => response,
             Asked::Own(service, request) => Box::pin(own::answer(service, *request)).await,
-            Asked::Webhook(Addressed { routes, endpoint, meter, received, payload }) => {
+            Asked::Webhook(Addressed { routes, endpoint, meter, owner, received, payload }) => {
                 let (event_id, started) = (received.event_id, received.started);
                 let span = tracing::info_span!("request", %event_id, endpoint = %endpoint.name, agent = field::Empty);
                 let answered = async {
-                    let outcome = self.webhook(&routes, &endpoint, received, payload).await;
+                    let outcome = self.webhook(&routes, &endpoint, owner.as_deref(), received, payload).await;
                     meter.answered(counted(&outcome), started.elapsed(), endpoint.deadline);
                     answer_to(outcome, &endpoint, event_id)
                 };
@@ -239,6 +245,7 @@ impl Requests {
         &self,
         routes: &Arc<Routes>,
         endpoint: &Arc<Endpoint>,
+        owner: Option<&TokenMeter>,
         received: Box<Received>,
         payload: Payload,
     ) -> Result<Outcome, Failure> {
@@ -255,8 +262,19 @@ impl Requests {
         if webhook.signed().is_some_and(|signed| self.delivery.own.holds(signed)) {
             return Err(self.turn_back(routes, endpoint, webhook, SenderFault::OwnSignature));
         }
+        if let Some(owner) = owner
+            && let Err(DayIsFull { wait }) = owner.take(self.delivery.clock.now())
+        {
+            return Err(self.over_quota(endpoint, webhook.event_id(), RelayFault::QuotaEvents { wait }));
+        }
         if let Some(policy) = endpoint.keeps(webhook.method()) {
-            return Box::pin(self.keep(routes, endpoint, policy, webhook, memory)).await;
+            let event_id = webhook.event_id();
+            let kept = Box::pin(self.keep(routes, endpoint, policy, webhook, memory)).await;
+            if let (Err(Failure::Relay(fault @ RelayFault::QuotaStored)), Some(owner)) = (&kept, owner) {
+                owner.over_stored.fetch_add(1, Ordering::Relaxed);
+                return Err(self.over_quota(endpoint, event_id, *fault));
+            }
+            return kept;
         }
         let mut outcome = self.once(routes, endpoint, webhook).await;
         if let Ok(Outcome::Answer(answer, _)) = &mut outcome {
@@ -375,6 +393,17 @@ impl Requests {
             self.refused.notify_agents(endpoint, event_id, status, failure.code());
         }
         outcome
+    }
+
+    /// Tells agents and the log that the endpoints of a token take no more.
+    fn over_quota(&self, endpoint: &Endpoint, event_id: EventId, fault: RelayFault) -> Failure {
+        let failure = Failure::from(fault);
+        self.refused.notify_agents(endpoint, event_id, respond::of_failure(failure).status, failure.code());
+        if let Some(held_back) = OVER_QUOTA.pass(endpoint.name.as_str()) {
+            let owner = endpoint.owner.as_deref().unwrap_or_default();
+            tracing::warn!(token = owner, code = failure.code(), held_back, "a token's endpoints take no more");
+        }
+        failure
     }
 
     /// Puts on record what must not pass although it is proven.

@@ -230,7 +230,7 @@ fn api_error(ApiError { kind, message, .. }: &ApiError) -> Response<ResponseBody
 pub(crate) fn retry_after_s(kind: ApiErrorKind) -> Option<u64> {
     match kind {
         ApiErrorKind::TooManyGuesses { wait_s } | ApiErrorKind::TooManyLogins { wait_s } => Some(wait_s),
-        ApiErrorKind::TooManySessions => Some(SESSIONS_RETRY_S),
+        ApiErrorKind::TooManySessions | ApiErrorKind::TooManyBulks => Some(SESSIONS_RETRY_S),
         _ => (of_api_error(kind).0 == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
     }
 }

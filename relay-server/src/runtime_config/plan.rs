@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::rows,
-    store::{ConfigKind, NamedRows, Source, Store, StoreError},
+    store::{ConfigChange, ConfigKind, NamedRows, Source, Store, StoreError},
 };
 
 /// What changes of one kind, by name.
@@ -27,6 +27,39 @@ pub(crate) struct Applied {
     /// Keys beside them that differ from what the relay runs with. They are left alone.
     pub restart: Vec<String>,
     pub warnings: Vec<String>,
+}
+
+impl Applied {
+    /// What changes, by name, for the audit log.
+    pub(crate) fn described(&self) -> String {
+        let mut words = Vec::new();
+        for (kind, diff) in [("endpoint", &self.endpoint), ("token", &self.token)] {
+            let changed: Vec<String> = diff.changed.keys().cloned().collect();
+            words.extend(named(kind, "added", &diff.added));
+            words.extend(named(kind, "changed", &changed));
+            words.extend(named(kind, "removed", &diff.removed));
+        }
+        said(words)
+    }
+}
+
+/// What a change of the config changed, by name, for the audit log.
+pub(super) fn described(changes: &[ConfigChange]) -> String {
+    let mut words = Vec::new();
+    for (kind, change) in ["endpoint", "token"].iter().zip(changes) {
+        words.extend(named(kind, "added", &change.added));
+        words.extend(named(kind, "changed", &change.changed));
+        words.extend(named(kind, "removed", &change.removed));
+    }
+    said(words)
+}
+
+fn named(kind: &str, what: &str, names: &[String]) -> Option<String> {
+    (!names.is_empty()).then(|| format!("{kind} {what}: {}", names.join(", ")))
+}
+
+fn said(words: Vec<String>) -> String {
+    if words.is_empty() { "no endpoint and no token changed".to_owned() } else { words.join("; ") }
 }
 
 /// Compares the rows of a file with those that the store has from one.

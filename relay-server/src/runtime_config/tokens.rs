@@ -11,13 +11,16 @@ use tokio_util::sync::CancellationToken;
 use toml::{Table, Value};
 
 use super::{
-    ChangeError, MAX_ROWS, RuntimeConfig, assemble,
-    made::{GraceDigest, Made, put_graces, settle_grace, take_graces},
+    ChangeError, RuntimeConfig, assemble,
+    made::{GraceDigest, ID, Made, fresh_id, put_graces, settle_grace, take_graces},
     named,
 };
 use crate::{
     agents::token::{AgentToken, Right},
-    config::{rows, rows::Rows},
+    config::{
+        rows,
+        rows::{MAX_ROWS, Rows},
+    },
     store::{self, ConfigKind, Source},
 };
 
@@ -32,6 +35,8 @@ pub(crate) struct TokenSpec {
     pub name: String,
     pub endpoints: Vec<String>,
     pub rights: Vec<Right>,
+    /// Keys of its limits, as they are typed.
+    pub limits: Vec<(&'static str, Value)>,
 }
 
 impl RuntimeConfig {
@@ -49,22 +54,23 @@ impl RuntimeConfig {
         let secret = AgentToken::generate().map_err(|_| ChangeError::Internal)?;
         let texts = |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect());
         let rights = spec.rights.iter().map(|right| right.name().to_owned()).collect();
-        let row: Table = [
+        let keys = [
             ("name", Value::String(spec.name)),
             ("sha256", texts(vec![secret.hash().to_hex()])),
             ("endpoints", texts(spec.endpoints)),
             ("rights", texts(rights)),
-        ]
-        .map(|(key, value)| (key.to_owned(), value))
-        .into_iter()
-        .collect();
+        ];
+        let keys = keys.into_iter().chain(spec.limits);
+        let row: Table = keys.map(|(key, value)| (key.to_owned(), value)).collect();
+        let mut stored = row.clone();
+        stored.insert(ID.to_owned(), Value::String(fresh_id().map_err(|_| ChangeError::Internal)?));
         let new = Rows { endpoint: Vec::new(), token: vec![row.clone()] };
         let config = assemble(&self.source, &running, false, &made, new).await?;
-        let set = vec![(ConfigKind::Token, vec![named(&row)?])];
+        let set = vec![(ConfigKind::Token, vec![named(&stored)?])];
         self.store.configure(Source::Api, set, false, now).await?;
         made.rows.token.push(row);
         made.tokens.insert(name.clone(), None);
-        self.take_over(&running, config, &made).await;
+        self.take_over(&running, config, made).await;
         tracing::info!(token = name, "a token was created");
         drop(running);
         Ok(secret)
@@ -91,6 +97,7 @@ impl RuntimeConfig {
         put_graces(&mut row, &graces);
         let mut made = Made::read(&self.store, &self.vault, now).await?;
         let mut settled = row.clone();
+        settled.remove(ID);
         let good_until = settle_grace(&mut settled, now);
         made.rows.token.retain(|row| rows::name_of(row) != Some(&name));
         made.rows.token.push(settled);
@@ -98,7 +105,7 @@ impl RuntimeConfig {
         let config = assemble(&self.source, &running, false, &made, Rows::default()).await?;
         let set = vec![(ConfigKind::Token, vec![named(&row)?])];
         self.store.configure(Source::Api, set, false, now).await?;
-        self.take_over(&running, config, &made).await;
+        self.take_over(&running, config, made).await;
         tracing::info!(token = name, ?grace, "a token was rotated");
         drop(running);
         Ok(secret)
@@ -113,7 +120,7 @@ impl RuntimeConfig {
         made.tokens.remove(&name);
         let config = assemble(&self.source, &running, false, &made, Rows::default()).await?;
         self.store.unconfigure(ConfigKind::Token, name.clone()).await?;
-        self.take_over(&running, config, &made).await;
+        self.take_over(&running, config, made).await;
         tracing::info!(token = name, "a token was revoked");
         drop(running);
         Ok(())
@@ -141,7 +148,7 @@ impl RuntimeConfig {
         let running = self.running.lock().await;
         let made = Made::read(&self.store, &self.vault, self.now()).await?;
         let config = assemble(&self.source, &running, false, &made, Rows::default()).await?;
-        self.take_over(&running, config, &made).await;
+        self.take_over(&running, config, made).await;
         drop(running);
         Ok(())
     }

@@ -12,6 +12,7 @@ use relay_proto::HeaderBlock;
 use super::*;
 use crate::hops::{Hops, Whose};
 
+mod audit;
 mod bodies;
 mod claims;
 mod dedup;
@@ -199,6 +200,14 @@ suite! {
         a_held_event_does_not_expire
         space_is_made_of_ended_events_only
         a_purge_goes_in_small_steps;
+    audit:
+        a_row_gets_its_result_once
+        pages_of_the_audit_log_follow_each_other
+        a_crowd_outside_pushes_out_its_own_rows
+        a_name_that_comes_again_is_another_row
+        what_tokens_had_is_kept_for_their_last_day
+        sizes_say_what_events_take
+        a_token_has_so_many_open_bulk_actions;
     rows:
         config_rows_belong_to_their_source
         config_rows_of_all_kinds_are_put_in_or_none
@@ -233,6 +242,7 @@ narrow! {
     a_store_that_is_full_of_what_waits_refuses_and_loses_nothing
     a_repeat_needs_no_room
     an_endpoint_keeps_to_its_share
+    endpoints_of_a_pool_keep_to_it_together
     ended_events_of_others_stay_where_a_share_is_used_up
     long_bodies_keep_to_the_share
     unproven_senders_leave_the_reserve_alone

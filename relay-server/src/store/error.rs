@@ -20,6 +20,11 @@ pub enum StoreError {
     AtCapacity,
     #[error("what waits fills the endpoint's share of the store; deliver or drop it, or raise the endpoint's max_size")]
     AtShare,
+    #[error(
+        "what waits fills what the endpoints of its token may take of the store; deliver or drop it, or raise the \
+         token's max_stored"
+    )]
+    AtQuota,
     /// What waits leaves only the part that is kept for endpoints whose senders prove who they are.
     #[error(
         "what waits leaves only the part of the store that is kept for endpoints that verify their senders; deliver or \
@@ -38,6 +43,9 @@ pub enum StoreError {
     Clash(String),
     #[error("there is nothing with the id {0}")]
     Unknown(EventId),
+    /// Whoever asked for a bulk action has as many open ones as it may.
+    #[error("{0} bulk actions of this token are still under way; wait until one of them is finished, or stop one")]
+    TooManyBulks(usize),
     #[error("{0}")]
     Invalid(String),
     #[error("{0}")]
@@ -56,7 +64,7 @@ impl StoreError {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        matches!(self, Self::AtCapacity | Self::AtShare | Self::AtReserve | Self::NoSpace)
+        matches!(self, Self::AtCapacity | Self::AtShare | Self::AtQuota | Self::AtReserve | Self::NoSpace)
     }
 }
 
@@ -64,6 +72,7 @@ impl From<&StoreError> for Failure {
     fn from(why: &StoreError) -> Self {
         match why {
             StoreError::Busy => RelayFault::Overloaded.into(),
+            StoreError::AtQuota => RelayFault::QuotaStored.into(),
             full if full.is_full() => RelayFault::StoreFull.into(),
             _ => RelayFault::StoreFailed.into(),
         }
@@ -74,6 +83,7 @@ impl From<StoreError> for ApiError {
     fn from(why: StoreError) -> Self {
         let kind = match &why {
             why if why.is_temporary() => ApiErrorKind::Busy,
+            StoreError::TooManyBulks(_) => ApiErrorKind::TooManyBulks,
             StoreError::Damaged(_) => ApiErrorKind::Damaged,
             StoreError::Unknown(_) => ApiErrorKind::NotFound,
             StoreError::Invalid(_) | StoreError::Clash(_) => ApiErrorKind::Conflict,

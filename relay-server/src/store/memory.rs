@@ -14,11 +14,16 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::{
-    Act, Acted, Action, Backlog, Bulk, BulkPlan, Claimed, ConfigChange, ConfigKind, ConfigRow, Cursor, End, Ended,
-    EventCounts, Filter, Grant, Health, Hold, Holder, Look, MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED,
-    MAX_REFUSED_AGE, MAX_REFUSED_BYTES, NamedRows, NewEvent, OwnSignature, Page, PageRequest, Purge, PurgeCursor,
-    Purged, Record, RefusedRow, Reply, Share, Sight, Source, State, Store, StoreError, Summary, Usage, Verdict, Want,
-    Was, error::Pulse, marks, refused_bytes, rows, rules, summary_row::Carried,
+    Act, Acted, Action, AuditClass, AuditFilter, AuditPage, AuditRow, Backlog, Bulk, BulkPlan, Claimed, ConfigChange,
+    ConfigKind, ConfigRow, Cursor, End, Ended, EndpointSize, EventCounts, Filter, Grant, Health, Hold, Holder, Look,
+    MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES, NamedRows, NewEvent,
+    OwnSignature, Page, PageRequest, Purge, PurgeCursor, Purged, Record, RefusedRow, Reply, Share, Sight, Source,
+    State, Store, StoreError, Summary, TokenUse, Usage, Verdict, Want, Was,
+    audit::audit_id,
+    error::Pulse,
+    marks, refused_bytes, rows,
+    rules::{self, Waiting},
+    summary_row::Carried,
 };
 use crate::{endpoint::EndpointName, spool::Spool, webhook::EventId};
 
@@ -46,6 +51,8 @@ struct Inner {
     secrets: BTreeMap<(String, String), Bytes>,
     refused: BTreeMap<EndpointName, BTreeMap<EventId, RefusedRow>>,
     own_signatures: BTreeMap<[u8; 32], Timestamp>,
+    token_use: BTreeMap<String, TokenUse>,
+    audit: BTreeMap<u64, AuditRow>,
 }
 
 impl MemoryStore {
@@ -102,6 +109,13 @@ impl Inner {
         self.shares.get(endpoint).copied().unwrap_or_default()
     }
 
+    /// The endpoints that share a pool with one that has this share.
+    fn pooled(&self, share: Share) -> impl Iterator<Item = &EndpointName> {
+        let number = share.pool.map(|pool| pool.number);
+        let same = move |other: &Share| number.is_some() && other.pool.map(|pool| pool.number) == number;
+        self.shares.iter().filter(move |(_, other)| same(other)).map(|(name, _)| name)
+    }
+
     fn bytes(&self) -> u64 {
         self.shelves.values().map(|shelf| shelf.open_bytes + shelf.ended_bytes).sum()
     }
@@ -114,10 +128,14 @@ impl Inner {
         coming: &BTreeMap<EndpointName, u64>,
         max_bytes: u64,
     ) -> Result<(), StoreError> {
-        let own = self.shelves.get(endpoint).map_or(0, |shelf| shelf.open_bytes);
-        let own = own + coming.get(endpoint).copied().unwrap_or_default();
+        let waits = |name: &EndpointName| {
+            let there = self.shelves.get(name).map_or(0, |shelf| shelf.open_bytes);
+            there + coming.get(name).copied().unwrap_or_default()
+        };
+        let share = self.share(endpoint);
+        let (own, pooled) = (waits(endpoint), self.pooled(share).map(waits).sum());
         let all = self.shelves.values().map(|shelf| shelf.open_bytes).chain(coming.values().copied()).sum::<u64>();
-        rules::fits(self.share(endpoint), cost, own, all, max_bytes)?;
+        rules::fits(share, cost, Waiting { own, pooled, all }, max_bytes)?;
         if all.saturating_add(cost) > max_bytes { Err(StoreError::AtCapacity) } else { Ok(()) }
     }
 
@@ -128,6 +146,18 @@ impl Inner {
             while shelf.open_bytes + shelf.ended_bytes > share.max_bytes
                 && let Some(oldest) = shelf.ended.first().copied()
             {
+                shelf.remove(oldest);
+            }
+        }
+        let pooled: Vec<_> = self.pooled(share).cloned().collect();
+        let sum = |inner: &Self| {
+            let shelves = pooled.iter().filter_map(|name| inner.shelves.get(name));
+            shelves.map(|shelf| shelf.open_bytes + shelf.ended_bytes).sum::<u64>()
+        };
+        while share.pool.is_some_and(|pool| sum(self) > pool.max_bytes) {
+            let ended = |name: &EndpointName| Some((*self.shelves.get(name)?.ended.first()?, name.clone()));
+            let Some((oldest, name)) = pooled.iter().filter_map(ended).min() else { break };
+            if let Some(shelf) = self.shelves.get_mut(&name) {
                 shelf.remove(oldest);
             }
         }
@@ -354,9 +384,9 @@ impl Store for MemoryStore {
 
     fn bulk(&self, plan: BulkPlan, now: Timestamp) -> Reply<'_, ()> {
         let (id, bulks) = (plan.id, &mut self.inner().bulks);
-        let open = bulks.values().filter(|bulk| !bulk.finished && bulk.id != id).count();
-        if open >= MAX_BULKS {
-            return self.reply(Err(rows::too_many_bulks()));
+        let open = bulks.values().filter(|bulk| !bulk.finished && bulk.id != id).map(|bulk| bulk.by.as_deref());
+        if let Err(full) = rows::admit_bulk(&plan, open) {
+            return self.reply(Err(full));
         }
         bulks.entry(id).or_insert_with(|| rows::new_bulk(plan, now));
         let mut finished: Vec<_> = bulks.values().filter(|bulk| bulk.finished).map(|bulk| bulk.id).collect();
@@ -461,6 +491,69 @@ impl Store for MemoryStore {
         self.reply(Ok(counts))
     }
 
+    fn sizes(&self, sight: Sight) -> Reply<'_, Vec<EndpointSize>> {
+        let one = |(endpoint, shelf): (&EndpointName, &Shelf)| EndpointSize {
+            endpoint: endpoint.clone(),
+            waiting: shelf.open_bytes,
+            ended: shelf.ended_bytes,
+        };
+        let inner = self.inner();
+        let shown = inner.shelves.iter().filter(|(name, shelf)| sight.sees(name) && !shelf.events.is_empty());
+        self.reply(Ok(shown.map(one).collect()))
+    }
+
+    fn note_token_use(&self, uses: Vec<TokenUse>) -> Reply<'_, ()> {
+        let kept = &mut self.inner().token_use;
+        let newest = uses.iter().map(|one| one.day).max().unwrap_or_default();
+        kept.extend(uses.into_iter().map(|one| (one.token.clone(), one)));
+        kept.retain(|_, one| one.day >= newest);
+        self.reply(Ok(()))
+    }
+
+    fn token_use(&self) -> Reply<'_, Vec<TokenUse>> {
+        self.reply(Ok(self.inner().token_use.values().cloned().collect()))
+    }
+
+    fn audit(&self, rows: Vec<AuditRow>, max_bytes: u64) -> Reply<'_, ()> {
+        let log = &mut self.inner().audit;
+        for row in rows {
+            if log.get(&row.id).is_none_or(|there| there.result.is_none()) {
+                log.insert(row.id, row);
+            }
+        }
+        let mut kept = [0; AuditClass::ALL.len()];
+        log.values().for_each(|row| kept[row.class.index()] += row.bytes());
+        while kept.iter().sum::<u64>() > max_bytes {
+            let largest = AuditClass::ALL.into_iter().max_by_key(|class| kept[class.index()]);
+            let oldest = log.values().find(|row| Some(row.class) == largest).map(|row| row.id);
+            let Some(oldest) = oldest.and_then(|id| log.remove(&id)) else { break };
+            kept[oldest.class.index()] -= oldest.bytes();
+        }
+        self.reply(Ok(()))
+    }
+
+    fn audited(&self, filter: AuditFilter) -> Reply<'_, AuditPage> {
+        let (inner, (from, to)) = (self.inner(), filter.range());
+        if from > to {
+            return self.reply(Ok(AuditPage::default()));
+        }
+        let rows = inner.audit.range(from..=to).map(|(_, row)| row).filter(|row| filter.passes(row));
+        let rows: Vec<_> = if filter.oldest_first {
+            rows.take(filter.limit()).cloned().collect()
+        } else {
+            rows.rev().take(filter.limit()).cloned().collect()
+        };
+        let next = rows.last().filter(|_| rows.len() == filter.limit()).map(|row| row.id);
+        self.reply(Ok(AuditPage { rows, next }))
+    }
+
+    fn forget_audited(&self, before: Timestamp) -> Reply<'_, usize> {
+        let log = &mut self.inner().audit;
+        let kept = log.split_off(&audit_id(before));
+        let removed = std::mem::replace(log, kept).len();
+        self.reply(Ok(removed))
+    }
+
     fn config(&self, kind: ConfigKind) -> Reply<'_, Vec<ConfigRow>> {
         let inner = self.inner();
         let rows = inner.config.iter().filter(|((of, _), _)| *of == kind).map(|(_, row)| row.clone());
@@ -489,7 +582,8 @@ impl Store for MemoryStore {
                 inner.revision += 1;
                 let revision = inner.revision;
                 let used_at = inner.config.get(&(kind, name.clone())).and_then(|row| row.used_at);
-                let row = ConfigRow { name: name.clone(), source, value, revision, updated_at: now, used_at };
+                let made_at = inner.config.get(&(kind, name.clone())).map_or(now, |row| row.made_at);
+                let row = ConfigRow { name: name.clone(), source, value, revision, updated_at: now, made_at, used_at };
                 inner.config.insert((kind, name), row);
             }
         }

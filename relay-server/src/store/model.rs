@@ -67,11 +67,21 @@ pub struct Share {
     pub max_bytes: u64,
     /// Whether its senders prove who they are. Others' events leave [`super::reserve_bytes`] of the store alone.
     pub is_proven: bool,
+    /// What it takes together with others.
+    pub pool: Option<SharePool>,
+}
+
+/// A share that several endpoints have in common: those whose shares name the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharePool {
+    pub number: u32,
+    /// All of them together: at most so many bytes. What has ended gives way before that.
+    pub max_bytes: u64,
 }
 
 impl Default for Share {
     fn default() -> Self {
-        Self { max_bytes: u64::MAX, is_proven: true }
+        Self { max_bytes: u64::MAX, is_proven: true, pool: None }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Action, Cursor, Filter, MAX_BULKS, Signature, StoreError, outcome::codes};
+use super::{Action, Cursor, Filter, MAX_BULKS, MAX_BULKS_OF_ONE, Signature, StoreError, outcome::codes};
 use crate::{endpoint::EndpointName, webhook::EventId};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +32,8 @@ pub struct ConfigRow {
     /// Rises with every change of any row.
     pub revision: u64,
     pub updated_at: Timestamp,
+    /// When its name came in: a row that was removed since and put in again is another one.
+    pub made_at: Timestamp,
     /// When it was last used, as far as that was told.
     pub used_at: Option<Timestamp>,
 }
@@ -49,6 +51,24 @@ pub struct ConfigChange {
 pub enum Was {
     Anything,
     Nothing,
+}
+
+/// What the events of an endpoint take, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSize {
+    pub endpoint: EndpointName,
+    pub waiting: u64,
+    pub ended: u64,
+}
+
+/// How many webhooks the endpoints of a token had on one day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenUse {
+    /// Which token it is.
+    pub token: String,
+    /// Days since 1970, in UTC.
+    pub day: u32,
+    pub events: u64,
 }
 
 /// A signature that the relay made itself, by a digest of what was signed.
@@ -102,11 +122,13 @@ pub struct BulkPlan {
     pub of: Option<u64>,
     /// It ends once it looked at so many.
     pub at_most: Option<u64>,
+    /// Which token asked for it: it has [`MAX_BULKS_OF_ONE`] of them at a time.
+    pub by: Option<String>,
 }
 
 impl BulkPlan {
     pub fn new(id: EventId, action: BulkAction, filter: Filter) -> Self {
-        Self { id, action, filter, of: None, at_most: None }
+        Self { id, action, filter, of: None, at_most: None, by: None }
     }
 }
 
@@ -117,6 +139,7 @@ pub struct Bulk {
     pub filter: Filter,
     pub of: Option<u64>,
     pub at_most: Option<u64>,
+    pub by: Option<String>,
     /// When it was asked for; later events are left alone.
     pub created_at: Timestamp,
     pub cursor: Option<Cursor>,
@@ -193,13 +216,26 @@ pub(super) fn single(action: BulkAction, fresh: EventId) -> Action {
     }
 }
 
-pub(super) fn too_many_bulks() -> StoreError {
-    StoreError::Invalid(format!("{MAX_BULKS} bulk actions are still under way; wait until one of them is finished"))
+/// Whether one more bulk action may begin beside these open ones, given by who asked for each.
+pub(super) fn admit_bulk<'a>(plan: &BulkPlan, open: impl Iterator<Item = Option<&'a str>>) -> Result<(), StoreError> {
+    let (mut all, mut own) = (0, 0);
+    for by in open {
+        all += 1;
+        own += usize::from(by.is_some() && by == plan.by.as_deref());
+    }
+    if own >= MAX_BULKS_OF_ONE {
+        return Err(StoreError::TooManyBulks(own));
+    }
+    if all >= MAX_BULKS {
+        let why = format!("{MAX_BULKS} bulk actions are still under way; wait until one of them is finished");
+        return Err(StoreError::Invalid(why));
+    }
+    Ok(())
 }
 
 pub(super) fn new_bulk(plan: BulkPlan, now: Timestamp) -> Bulk {
-    let BulkPlan { id, action, filter, of, at_most } = plan;
-    Bulk { id, action, filter, of, at_most, created_at: now, cursor: None, done: 0, skipped: 0, finished: false }
+    let BulkPlan { id, action, filter, of, at_most, by } = plan;
+    Bulk { id, action, filter, of, at_most, by, created_at: now, cursor: None, done: 0, skipped: 0, finished: false }
 }
 
 /// The filter of a bulk action: what came after it was asked for is left alone, its own replays too.

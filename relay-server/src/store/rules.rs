@@ -275,10 +275,22 @@ pub(super) fn leaves_record(end: &End, ended: Ended) -> bool {
     !matches!((end.then, ended), (Then::Release(_), Ended::Settled(_)))
 }
 
-/// Whether what waits leaves room for an event that takes so many bytes, beside what waits at its endpoint and in all.
-pub(super) fn fits(share: Share, bytes: u64, own: u64, all: u64, max_bytes: u64) -> Result<(), StoreError> {
+/// What waits: at an endpoint, at all endpoints of its pool, and in all.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    pub(super) own: u64,
+    pub(super) pooled: u64,
+    pub(super) all: u64,
+}
+
+/// Whether what waits leaves room for an event that takes so many bytes.
+pub(super) fn fits(share: Share, bytes: u64, waiting: Waiting, max_bytes: u64) -> Result<(), StoreError> {
+    let Waiting { own, pooled, all } = waiting;
     if own.saturating_add(bytes) > share.max_bytes {
         return Err(StoreError::AtShare);
+    }
+    if share.pool.is_some_and(|pool| pooled.saturating_add(bytes) > pool.max_bytes) {
+        return Err(StoreError::AtQuota);
     }
     if !share.is_proven && all.saturating_add(bytes) > max_bytes - reserve_bytes(max_bytes) {
         return Err(StoreError::AtReserve);

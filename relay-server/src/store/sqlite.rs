@@ -26,14 +26,15 @@ use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Act, Acted, Backlog, Body, Bulk, BulkPlan, Claimed, ConfigChange, ConfigKind, ConfigRow, ConfigSets, End, Ended,
-    EventCounts, Filter, Grant, Health, Hold, Holder, LeaseEnds, NewEvent, OwnSignature, Page, PageRequest, Purge,
-    Purged, Record, RefusedRow, Reply, Share, Sight, Source, Store, StoreError, Usage, Verdict, Want, Was,
-    error::Pulse, refused_bytes, rules,
+    Act, Acted, AuditFilter, AuditPage, AuditRow, Backlog, Body, Bulk, BulkPlan, Claimed, ConfigChange, ConfigKind,
+    ConfigRow, ConfigSets, End, Ended, EndpointSize, EventCounts, Filter, Grant, Health, Hold, Holder, LeaseEnds,
+    NewEvent, OwnSignature, Page, PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Sight, Source, Store,
+    StoreError, TokenUse, Usage, Verdict, Want, Was, error::Pulse, refused_bytes, rules,
 };
 use crate::{endpoint::EndpointName, spool::Spool, webhook::EventId};
 
 mod attempts;
+mod audit;
 mod backup;
 mod ballast;
 mod bodies;
@@ -276,7 +277,7 @@ fn boxed<'a, T>(work: impl Future<Output = Result<T, StoreError>> + Send + 'a) -
 
 impl Store for SqliteStore {
     fn set_shares(&self, shares: Vec<(EndpointName, Share)>) {
-        self.shared.shares.store(Arc::new(shares.into_iter().collect()));
+        self.shared.shares.store(Arc::new(Shares::new(shares)));
     }
 
     fn spool(&self) -> Option<Spool> {
@@ -414,6 +415,32 @@ impl Store for SqliteStore {
 
     fn counts(&self, endpoint: EndpointName) -> Reply<'_, EventCounts> {
         boxed(self.look(move |connection| small::counts(connection, &endpoint)))
+    }
+
+    fn sizes(&self, sight: Sight) -> Reply<'_, Vec<EndpointSize>> {
+        boxed(self.look(move |connection| small::sizes(connection, &sight)))
+    }
+
+    fn note_token_use(&self, uses: Vec<TokenUse>) -> Reply<'_, ()> {
+        self.write(Kind::Upkeep, 64 * uses.len(), move |tx| small::note_token_use(tx.connection, &uses))
+    }
+
+    fn token_use(&self) -> Reply<'_, Vec<TokenUse>> {
+        boxed(self.look(small::token_use))
+    }
+
+    fn audit(&self, rows: Vec<AuditRow>, max_bytes: u64) -> Reply<'_, ()> {
+        let bytes = rows.iter().map(AuditRow::bytes).sum::<u64>();
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.write(Kind::Upkeep, bytes, move |tx| audit::keep(tx, &rows, max_bytes))
+    }
+
+    fn audited(&self, filter: AuditFilter) -> Reply<'_, AuditPage> {
+        boxed(self.look(move |connection| audit::page(connection, &filter)))
+    }
+
+    fn forget_audited(&self, before: Timestamp) -> Reply<'_, usize> {
+        self.write(Kind::Upkeep, 64, move |tx| audit::forget(tx, before))
     }
 
     fn config(&self, kind: ConfigKind) -> Reply<'_, Vec<ConfigRow>> {

@@ -32,6 +32,7 @@ mod screen;
 mod sdks;
 mod searched;
 mod stored;
+mod teams;
 mod terminal;
 mod tls;
 mod verification;

@@ -14,7 +14,7 @@ use relay_proto::{NotARate, NotAnUpgrade, Rate, UpgradeProtocol};
 use super::clients;
 use super::delivery::{self, Mode};
 use super::verify::{ProviderRows, SecretFlags, Verify, verify};
-use super::{Context, HOUR, MAX_BODY, SECOND, cidr};
+use super::{Context, HOUR, MAX_BODY, SECOND, cidr, token_name};
 use crate::config::settings::{ProcessLimits, StoreSpec};
 use crate::config::{FROM_ROW, keys, values};
 use crate::endpoint::{Allow, Capture, CaptureLevel, Endpoint, EndpointName, Replay};
@@ -43,11 +43,12 @@ pub(super) struct EndpointBounds<'a> {
 
 type Placed = Typed<Endpoint>;
 
+/// The endpoints, and whose use theirs is.
 pub(super) fn endpoints<'s, 't: 's>(
     roots: impl Iterator<Item = &'s Section<'t>>,
     bounds: EndpointBounds<'_>,
     report: &'t Report<'t>,
-) -> Vec<Arc<Endpoint>> {
+) -> (Vec<Arc<Endpoint>>, Vec<Typed<Arc<str>>>) {
     let flags = bounds.context.flags;
     let mut secrets = secret_flags(&flags.secrets, report);
     let rows: Vec<_> = roots.flat_map(|root| root.rows("endpoint", "name", keys::ENDPOINT)).collect();
@@ -65,7 +66,12 @@ pub(super) fn endpoints<'s, 't: 's>(
         let help = "add one: [[endpoint]] with a name and a verify rule, or `relay-server endpoint create`";
         report.warn(&report.missing("endpoint"), "no endpoint is configured", help);
     }
-    all.into_iter().map(|placed| Arc::new(placed.value)).collect()
+    let owner = |placed: &Placed| {
+        let value = placed.value.owner.clone()?;
+        Some(Typed { value, place: placed.place.member("owner") })
+    };
+    let owners = all.iter().filter_map(owner).collect();
+    (all.into_iter().map(|placed| Arc::new(placed.value)).collect(), owners)
 }
 
 fn secret_flags(flags: &[String], report: &Report<'_>) -> SecretFlags {
@@ -157,6 +163,7 @@ fn endpoint(row: &Section<'_>, name: EndpointName, verify: Verify, bounds: Endpo
         upgrades: row.list("upgrades", upgrade),
         rate: row.value("rate", rate),
         concurrency: row.number_if("concurrency", 1..=MAX_CONCURRENCY).and_then(NonZeroU32::new),
+        owner: row.value("owner", token_name).map(Arc::from),
         allow: match networks.is_empty() {
             true => Allow::default(),
             false => Allow::only(move |address| networks.iter().any(|network| network.contains(address))),

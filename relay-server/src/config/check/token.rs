@@ -1,7 +1,6 @@
 //! `[[token]]`: names, hashes, references and patterns.
 //!
-//! Invariants: a config without any token is an error, so that the public port never opens without someone who may answer
-//! on it; a token whose secrets were read has at least one hash of a token that is long enough.
+//! Invariant: a token whose secrets were read has at least one hash of a token that is long enough.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,8 +12,9 @@ use relay_program::suggest::suggest;
 use super::verify::{read_secret, secrets_of};
 use super::{Context, clients};
 use crate::agents::token::{MAX_SESSIONS_OF_TOKEN, MIN_TOKEN_BYTES, Pattern, Right, Token, TokenHash};
-use crate::config::keys;
+use crate::config::{keys, rows::MAX_ROWS};
 use crate::endpoint::Endpoint;
+use crate::quota::{MAX_EVENTS_PER_DAY, TokenQuotas};
 
 const MAX_NAME_BYTES: usize = 63;
 
@@ -45,13 +45,17 @@ pub(super) fn tokens<'s, 't: 's>(
             rights: Right::DEFAULT.to_vec(),
             max_sessions: MAX_SESSIONS_OF_TOKEN,
             client: None,
+            id: Arc::from("tok_dev"),
+            quotas: TokenQuotas::default(),
         };
         show(&row, &token, &[]);
         row.number("max_sessions", token.max_sessions, 1..=1_000_000);
+        quotas(&row);
         tokens.push(Typed { value: token, place: row.here() });
     } else if rows.is_empty() {
-        let help = "run `relay-server token create NAME`";
-        report.error(&report.missing("token"), "no token is configured, so no agent could ever attach", help);
+        // Whoever has admin.token makes others while the relay runs.
+        let help = "run `relay-server token create NAME`, with --running while the relay runs";
+        report.warn(&report.missing("token"), "no token is configured, so no agent can attach", help);
     }
     tokens.into_iter().map(|token| token.value).collect()
 }
@@ -85,11 +89,23 @@ fn token(
         rights,
         max_sessions: MAX_SESSIONS_OF_TOKEN,
         client: clients::rule(row, clients),
+        // The store's word on its row says which token it is.
+        id: Arc::from(&*name),
+        quotas: TokenQuotas::default(),
     };
     show(row, &typed, &secrets);
     let max_sessions = row.number("max_sessions", MAX_SESSIONS_OF_TOKEN, 1..=1_000_000);
+    let quotas = quotas(row);
     hashes.extend(secrets.iter().filter_map(|secret| secret_hash(secret, &name, context, row.report())));
-    Some(Typed { value: Token { hashes, max_sessions, ..typed }, place: row.here() })
+    Some(Typed { value: Token { hashes, max_sessions, quotas, ..typed }, place: row.here() })
+}
+
+fn quotas(row: &Section<'_>) -> TokenQuotas {
+    TokenQuotas {
+        max_endpoints: row.number("max_endpoints", TokenQuotas::default().max_endpoints, 0..=MAX_ROWS),
+        max_stored: row.size_if("max_stored", 1 << 20..=1 << 50),
+        max_events_per_day: row.number_if("max_events_per_day", 1..=MAX_EVENTS_PER_DAY),
+    }
 }
 
 fn show(row: &Section<'_>, token: &Token, secrets: &[Typed<SecretRef>]) {

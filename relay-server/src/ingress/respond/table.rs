@@ -97,6 +97,14 @@ fn of_relay(fault: RelayFault) -> FailureAnswer {
             let message = "this endpoint takes no more for a while; try again";
             FailureAnswer { status: StatusCode::TOO_MANY_REQUESTS, ..FailureAnswer::unavailable(wait_s, message) }
         }
+        RelayFault::QuotaEvents { wait } => {
+            let message = "this endpoint takes no more webhooks today; try again tomorrow";
+            let wait_s = wait.as_secs().max(1);
+            FailureAnswer { status: StatusCode::TOO_MANY_REQUESTS, ..FailureAnswer::unavailable(wait_s, message) }
+        }
+        RelayFault::QuotaStored => {
+            FailureAnswer::unavailable(60, "what waits fills what this endpoint may take of the store; try again")
+        }
         RelayFault::Internal => {
             FailureAnswer::new(StatusCode::INTERNAL_SERVER_ERROR, AnswerClass::Internal, "the relay failed")
         }
@@ -152,6 +160,8 @@ pub(crate) const fn of_api_error(kind: ApiErrorKind) -> (StatusCode, &'static st
         ApiErrorKind::TooManySessions => (StatusCode::SERVICE_UNAVAILABLE, "too_many_sessions"),
         ApiErrorKind::TooManyQuestions => (StatusCode::SERVICE_UNAVAILABLE, "too_many_questions"),
         ApiErrorKind::TooManyStreams => (StatusCode::TOO_MANY_REQUESTS, "too_many_streams"),
+        ApiErrorKind::TooManyBulks => (StatusCode::TOO_MANY_REQUESTS, "too_many_bulks"),
+        ApiErrorKind::TooManyEndpoints => (StatusCode::CONFLICT, "too_many_endpoints"),
         ApiErrorKind::MayNotRead => (StatusCode::FORBIDDEN, "may_not_read"),
         ApiErrorKind::MayNotReplay => (StatusCode::FORBIDDEN, "may_not_replay"),
         ApiErrorKind::MayNotSign => (StatusCode::FORBIDDEN, "may_not_sign"),

@@ -39,7 +39,7 @@ async fn is_there(store: &Arc<dyn Store>, ms: i64) -> bool {
 }
 
 fn share(endpoint: &str, max_bytes: u64, is_proven: bool) -> (EndpointName, Share) {
-    (name(endpoint), Share { max_bytes, is_proven })
+    (name(endpoint), Share { max_bytes, is_proven, pool: None })
 }
 
 pub(super) async fn what_has_ended_gives_way_oldest_first(store: Arc<dyn Store>) {
@@ -136,6 +136,39 @@ pub(super) async fn an_endpoint_keeps_to_its_share(store: Arc<dyn Store>) {
     // A larger share holds at once.
     store.set_shares(vec![share("a", NARROW / 2, true)]);
     assert!(fill(&store, "a", 20_000, 10_000).await.0 > count);
+}
+
+pub(super) async fn endpoints_of_a_pool_keep_to_it_together(store: Arc<dyn Store>) {
+    let pool = Some(SharePool { number: 3, max_bytes: NARROW / 4 });
+    let pooled = |endpoint: &str| (name(endpoint), Share { pool, ..Share::default() });
+    let other =
+        (name("other"), Share { pool: Some(SharePool { number: 4, max_bytes: NARROW / 4 }), ..Share::default() });
+    store.set_shares(vec![pooled("a"), pooled("b"), pooled("never"), other]);
+    for ms in 1..=20 {
+        append(&store, sized("other", ms, 10_000)).await;
+    }
+    deliver_all(&store, "other", 30).await;
+    let (some, why) = fill(&store, "a", 100, 10_000).await;
+    assert_eq!(why, StoreError::AtQuota);
+    assert!(why.to_string().contains("max_stored") && (50..=105).contains(&some), "{some}: {why}");
+    assert_eq!(try_append(&store, sized("b", 3000, 10_000)).await, Err(StoreError::AtQuota), "the other one as well");
+    append(&store, sized("free", 3001, 10_000)).await;
+    // What has ended anywhere in the pool gives way, the oldest first, and nothing beyond the pool.
+    deliver_all(&store, "a", 4000).await;
+    for ms in 0..2 * some {
+        append(&store, sized("b", 5000 + ms, 10_000)).await;
+        deliver_all(&store, "b", 6000 + ms).await;
+    }
+    assert!(!is_there(&store, 100).await && is_there(&store, 5000 + 2 * some - 1).await);
+    for ms in 1..=20 {
+        assert!(is_there(&store, ms).await, "{ms}: of another pool");
+    }
+    let sizes = store.sizes(Sight::Only(vec![name("a"), name("b")])).await.expect("read");
+    let taken: u64 = sizes.iter().map(|size| size.waiting + size.ended).sum();
+    assert!(taken <= NARROW / 4 + NARROW / 16, "{taken}");
+    // A larger one holds at once, and so does none.
+    store.set_shares(vec![pooled("a"), (name("b"), Share::default())]);
+    assert!(fill(&store, "b", 30_000, 10_000).await.0 > some);
 }
 
 pub(super) async fn ended_events_of_others_stay_where_a_share_is_used_up(store: Arc<dyn Store>) {

@@ -120,6 +120,12 @@ impl Store for UnsteadyStore {
         refused(endpoint: Option<EndpointName>, limit: usize) -> Vec<RefusedRow>;
         refused_request(id: EventId) -> Option<RefusedRow>;
         backup(to: PathBuf) -> ();
+        sizes(sight: Sight) -> Vec<EndpointSize>;
+        note_token_use(uses: Vec<TokenUse>) -> ();
+        token_use() -> Vec<TokenUse>;
+        audit(rows: Vec<AuditRow>, max_bytes: u64) -> ();
+        audited(filter: AuditFilter) -> AuditPage;
+        forget_audited(before: Timestamp) -> usize;
     }
 
     fn set_shares(&self, shares: Vec<(EndpointName, Share)>) {

@@ -19,7 +19,7 @@ use std::{
 use rusqlite::{Connection, params};
 
 use super::{
-    Shared, attempts,
+    Shared, attempts, audit,
     checkpoint::Checkpointer,
     content::Shelves,
     head, listing,
@@ -282,6 +282,7 @@ fn read_record(
                 let bulk = facts.bulk()?;
                 operator_actions::put(tx, &bulk, facts.filter())?;
             }
+            Change::Audit(facts) => audit::put(tx, &facts.row())?,
             Change::OwnSignature { digest, expires_at } => small::put_signature(tx.connection, &digest, expires_at)?,
             Change::Moved(key, id) => with_row(tx, names, key, id, |tx, found| {
                 tx.move_content(found, place);

@@ -123,11 +123,10 @@ pub(super) fn set_apart(
 
 pub(super) fn start(tx: &mut Tx<'_>, plan: &BulkPlan, now: Timestamp) -> Result<(), StoreError> {
     let id = plan.id;
-    let open = "SELECT count(*) FROM bulk WHERE finished = 0 AND id <> ?1";
-    let open: u64 = tx.connection.prepare_cached(open)?.query_row([id.as_bytes()], |row| row.get(0))?;
-    if open >= MAX_BULKS as u64 {
-        return Err(rows::too_many_bulks());
-    }
+    let mut open = tx.connection.prepare_cached("SELECT by FROM bulk WHERE finished = 0 AND id <> ?1")?;
+    let open = open.query_map([id.as_bytes()], |row| row.get::<_, Option<String>>(0))?;
+    let open = open.collect::<Result<Vec<_>, _>>()?;
+    rows::admit_bulk(plan, open.iter().map(Option::as_deref))?;
     if find(tx.connection, id)?.is_none() {
         keep(tx, &rows::new_bulk(plan.clone(), now))?;
     }
@@ -142,8 +141,9 @@ fn keep(tx: &mut Tx<'_>, bulk: &Bulk) -> Result<(), StoreError> {
 
 pub(super) fn put(tx: &mut Tx<'_>, bulk: &Bulk, filter: &str) -> Result<(), StoreError> {
     tx.forget_skips();
-    let mut insert =
-        tx.connection.prepare_cached("INSERT OR REPLACE INTO bulk VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?;
+    let mut insert = tx
+        .connection
+        .prepare_cached("INSERT OR REPLACE INTO bulk VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?;
     insert.execute(params![
         bulk.id.as_bytes(),
         bulk.action.code(),
@@ -155,6 +155,7 @@ pub(super) fn put(tx: &mut Tx<'_>, bulk: &Bulk, filter: &str) -> Result<(), Stor
         bulk.finished,
         bulk.of,
         bulk.at_most,
+        bulk.by,
     ])?;
     // The latest finished ones stay for people to look at.
     let mut forget = tx.connection.prepare_cached(
@@ -225,5 +226,6 @@ fn read(row: &SqlRow<'_>) -> Result<Bulk, StoreError> {
         finished: row.get(7)?,
         of: row.get(8)?,
         at_most: row.get(9)?,
+        by: row.get(10)?,
     })
 }

@@ -24,7 +24,7 @@ use crate::{
     endpoint::EndpointName,
     hops::Hops,
     store::{
-        Answer, Attempt, Bulk, BulkAction, Cursor, Outcome, Reason, State, StoreError, Summary,
+        Answer, Attempt, AuditClass, AuditRow, Bulk, BulkAction, Cursor, Outcome, Reason, State, StoreError, Summary,
         rules::{self, Held, Row},
     },
     webhook::EventId,
@@ -63,6 +63,7 @@ pub(super) enum Change<'a> {
     },
     /// The content of an event that is there stands in this record now.
     Moved(i64, [u8; 16]),
+    Audit(#[serde(borrow)] AuditFacts<'a>),
 }
 
 /// What never changes of an event, but for method and target, which its head has.
@@ -154,6 +155,23 @@ pub(super) struct BulkFacts<'a> {
     finished: bool,
     of: Option<u64>,
     at_most: Option<u64>,
+    by: Option<&'a str>,
+}
+
+/// A row of the audit log.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct AuditFacts<'a> {
+    id: u64,
+    class: u8,
+    kind: &'a str,
+    name: &'a str,
+    token: Option<&'a str>,
+    address: Option<&'a str>,
+    action: &'a str,
+    object: Option<&'a str>,
+    result: Option<&'a str>,
+    detail: Option<&'a str>,
+    count: u64,
 }
 
 fn written_hops<S: Serializer>(hops: &Hops, to: S) -> Result<S::Ok, S::Error> {
@@ -327,7 +345,7 @@ impl<'a> AttemptFacts<'a> {
 }
 
 impl<'a> BulkFacts<'a> {
-    pub(super) fn of(bulk: &Bulk, filter: &'a str) -> Self {
+    pub(super) fn of(bulk: &'a Bulk, filter: &'a str) -> Self {
         Self {
             id: *bulk.id.as_bytes(),
             action: bulk.action.code(),
@@ -339,6 +357,7 @@ impl<'a> BulkFacts<'a> {
             finished: bulk.finished,
             of: bulk.of,
             at_most: bulk.at_most,
+            by: bulk.by.as_deref(),
         }
     }
 
@@ -359,7 +378,43 @@ impl<'a> BulkFacts<'a> {
             finished: self.finished,
             of: self.of,
             at_most: self.at_most,
+            by: self.by.map(str::to_owned),
         })
+    }
+}
+
+impl<'a> AuditFacts<'a> {
+    pub(super) fn of(row: &'a AuditRow) -> Self {
+        Self {
+            id: row.id,
+            class: row.class.code(),
+            kind: &row.kind,
+            name: &row.name,
+            token: row.token.as_deref(),
+            address: row.address.as_deref(),
+            action: &row.action,
+            object: row.object.as_deref(),
+            result: row.result.as_deref(),
+            detail: row.detail.as_deref(),
+            count: row.count,
+        }
+    }
+
+    pub(super) fn row(&self) -> AuditRow {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        AuditRow {
+            id: self.id,
+            class: AuditClass::from_code(self.class),
+            kind: self.kind.to_owned(),
+            name: self.name.to_owned(),
+            token: text(self.token),
+            address: text(self.address),
+            action: self.action.to_owned(),
+            object: text(self.object),
+            result: text(self.result),
+            detail: text(self.detail),
+            count: self.count,
+        }
     }
 }
 

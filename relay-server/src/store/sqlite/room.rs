@@ -27,8 +27,8 @@ use crate::{
     endpoint::EndpointName,
     spool::Spool,
     store::{
-        Share, StoreError,
-        rules::{self, Row},
+        Share, SharePool, StoreError,
+        rules::{self, Row, Waiting},
     },
     webhook::EventId,
 };
@@ -48,7 +48,24 @@ const BESIDE_BYTES: u64 = 300;
 const RECORD_BYTES: u64 = 250;
 
 /// The endpoints' shares, as the store was last told.
-pub(super) type Shares = HashMap<EndpointName, Share>;
+#[derive(Default)]
+pub(super) struct Shares {
+    by_endpoint: HashMap<EndpointName, Share>,
+    /// The endpoints of each pool.
+    pools: HashMap<u32, Vec<EndpointName>>,
+}
+
+impl Shares {
+    pub(super) fn new(shares: Vec<(EndpointName, Share)>) -> Self {
+        let mut pools: HashMap<u32, Vec<EndpointName>> = HashMap::new();
+        for (name, share) in &shares {
+            if let Some(pool) = share.pool {
+                pools.entry(pool.number).or_default().push(name.clone());
+            }
+        }
+        Self { by_endpoint: shares.into_iter().collect(), pools }
+    }
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sum {
@@ -65,6 +82,10 @@ impl Sum {
     fn changed(self, before: Self, after: Self) -> Self {
         let change = |sum: u64, before: u64, after: u64| sum.saturating_add(after).saturating_sub(before);
         Self { open: change(self.open, before.open, after.open), ended: change(self.ended, before.ended, after.ended) }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        self.changed(Self::default(), other)
     }
 
     pub(super) fn all(self) -> u64 {
@@ -165,6 +186,9 @@ pub(super) struct Room {
     spool: Option<Spool>,
     is_disk_full: bool,
     changed: BTreeMap<i64, Sum>,
+    /// What the endpoints of pools take that this batch asked for, and which endpoints these are.
+    pools: HashMap<u32, Sum>,
+    pool_of: HashMap<i64, u32>,
     total: Sum,
     live: HashMap<u64, i64>,
     staged: HashMap<u64, Option<(i64, u64)>>,
@@ -185,6 +209,8 @@ impl Room {
             spool: shared.map(|shared| shared.spool.clone()),
             is_disk_full: shared.is_some_and(|shared| shared.pulse.is_full()),
             changed: BTreeMap::new(),
+            pools: HashMap::new(),
+            pool_of: HashMap::new(),
             total: sums.total,
             live: HashMap::new(),
             staged: HashMap::new(),
@@ -195,7 +221,7 @@ impl Room {
     }
 
     fn share(&self, endpoint: &EndpointName) -> Share {
-        self.shares.get(endpoint).copied().unwrap_or_default()
+        self.shares.by_endpoint.get(endpoint).copied().unwrap_or_default()
     }
 
     /// Content is needed from now on, or no more.
@@ -216,6 +242,10 @@ impl Tx<'_> {
             let sum = self.sum(key).changed(before, after);
             self.room.changed.insert(key, sum);
             self.room.total = self.room.total.changed(before, after);
+            let pool = self.room.pool_of.get(&key).and_then(|pool| self.room.pools.get_mut(pool));
+            if let Some(pool) = pool {
+                *pool = pool.changed(before, after);
+            }
         }
     }
 
@@ -228,9 +258,11 @@ impl Tx<'_> {
 
     /// Whether what waits leaves room for an event of this size. Nothing has given way yet.
     pub(super) fn admit(&mut self, endpoint: &EndpointName, key: i64, bytes: u64) -> Result<(), StoreError> {
-        let (staged, all_staged) = self.staged(key);
-        let (own, all) = (self.sum(key).open + staged, self.room.total.open + all_staged);
-        let fits = rules::fits(self.room.share(endpoint), bytes, own, all, self.room.max_bytes);
+        let share = self.room.share(endpoint);
+        let pooled = self.pooled(share, Some(key))?.open;
+        let staged = self.staged(|of| of == key);
+        let (own, all) = (self.sum(key).open + staged.0, self.room.total.open + staged.1);
+        let fits = rules::fits(share, bytes, Waiting { own, pooled, all }, self.room.max_bytes);
         self.room.has_refused |= fits.is_err();
         fits
     }
@@ -238,11 +270,13 @@ impl Tx<'_> {
     /// Whether what waits leaves room for what comes into files at an endpoint. What has ended gives way to it.
     pub(super) fn admit_coming(&mut self, endpoint: &EndpointName) -> Result<(), StoreError> {
         let key = self.endpoint(endpoint)?;
-        let own = key.map_or(0, |key| self.sum(key).open + self.staged(key).0);
+        let own = key.map_or(0, |key| self.sum(key).open + self.staged(|of| of == key).0);
         let (all_coming, own_coming) = self.room.spool.as_ref().map_or((0, 0), |spool| spool.coming(endpoint));
         let share = Share { is_proven: false, ..self.room.share(endpoint) };
+        let pooled = self.pooled(share, key)?.open.saturating_add(own_coming);
         let all = self.room.total.open.saturating_add(all_coming);
-        let fits = rules::fits(share, 0, own.saturating_add(own_coming), all, self.room.max_bytes);
+        let waiting = Waiting { own: own.saturating_add(own_coming), pooled, all };
+        let fits = rules::fits(share, 0, waiting, self.room.max_bytes);
         let fits = if self.room.is_disk_full { Err(StoreError::NoSpace) } else { fits };
         self.room.has_refused |= fits.is_err();
         fits?;
@@ -258,11 +292,23 @@ impl Tx<'_> {
 
     /// What an endpoint has beyond its share gives way, as far as it has ended; not much more than is to come.
     pub(super) fn keep_share(&mut self, endpoint: &EndpointName, key: i64, bytes: u64) -> Result<(), StoreError> {
-        let (share, own) = (self.room.share(endpoint), self.sum(key).all() + self.staged(key).0);
+        let (share, own) = (self.room.share(endpoint), self.sum(key).all() + self.staged(|of| of == key).0);
         let excess = own.saturating_add(bytes).saturating_sub(share.max_bytes);
-        let mut wanted = excess.min(bytes.saturating_add(MARGIN_BYTES));
+        self.give_way(&[key], excess.min(bytes.saturating_add(MARGIN_BYTES)))?;
+        let Some(pool) = share.pool else { return Ok(()) };
+        let excess = self.pooled(share, Some(key))?.all().saturating_add(bytes).saturating_sub(pool.max_bytes);
+        if excess == 0 {
+            return Ok(());
+        }
+        let keys: Vec<i64> =
+            self.room.pool_of.iter().filter(|(_, of)| **of == pool.number).map(|(key, _)| *key).collect();
+        self.give_way(&keys, excess.min(bytes.saturating_add(MARGIN_BYTES)))
+    }
+
+    /// Removes so many bytes of what has ended at these endpoints, as far as there is that much.
+    fn give_way(&mut self, keys: &[i64], mut wanted: u64) -> Result<(), StoreError> {
         while wanted > 0 {
-            let removed = self.evict(Some(key), wanted)?;
+            let removed = self.evict(Some(keys), wanted)?;
             if removed == 0 {
                 break;
             }
@@ -271,12 +317,34 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// What the endpoints of a share's pool take, long bodies on their way in as what waits. Summed up once in a batch,
+    /// and counted along from then on; nothing where there is no pool.
+    fn pooled(&mut self, share: Share, key: Option<i64>) -> Result<Sum, StoreError> {
+        let Some(SharePool { number, .. }) = share.pool else { return Ok(Sum::default()) };
+        if !self.room.pools.contains_key(&number) {
+            let shares = Arc::clone(&self.room.shares);
+            let mut sum = Sum::default();
+            for name in shares.pools.get(&number).into_iter().flatten() {
+                if let Some(key) = self.endpoint_if_any(name)? {
+                    self.room.pool_of.insert(key, number);
+                    sum = sum.plus(self.sum(key));
+                }
+            }
+            self.room.pools.insert(number, sum);
+        }
+        // One that came since has nothing yet.
+        self.room.pool_of.extend(key.map(|key| (key, number)));
+        let (staged, _) = self.staged(|of| self.room.pool_of.get(&of) == Some(&number));
+        let sum = self.room.pools.get(&number).copied().unwrap_or_default();
+        Ok(sum.plus(Sum { open: staged, ended: 0 }))
+    }
+
     /// Makes so much space in the store, of whatever has ended.
     pub(super) fn make_space(&mut self, bytes: u64) -> Result<(), StoreError> {
         let margin = MARGIN_BYTES.min(self.room.max_bytes / 64);
         loop {
             let coming = self.room.spool.as_ref().map_or(0, Spool::all_coming);
-            let used = self.room.total.all() + self.staged(0).1 + self.refused_sum()? + coming;
+            let used = self.room.total.all() + self.staged(|_| false).1 + self.refused_sum()? + coming;
             if used.saturating_add(bytes) <= self.room.max_bytes {
                 return Ok(());
             }
@@ -291,15 +359,15 @@ impl Tx<'_> {
         Ok(self.refused_bytes()?.values().sum())
     }
 
-    /// What long bodies on their way in take: an endpoint's, and all.
-    fn staged(&self, key: i64) -> (u64, u64) {
+    /// What long bodies on their way in take: those of some endpoints, and all.
+    fn staged(&self, is_own: impl Fn(i64) -> bool) -> (u64, u64) {
         let known = self.known.sums.staged.iter().filter(|(file, _)| !self.room.staged.contains_key(file));
         let all = known.map(|(_, staged)| staged).chain(self.room.staged.values().flatten());
-        all.fold((0, 0), |(own, all), (of, bytes)| (own + if *of == key { *bytes } else { 0 }, all + bytes))
+        all.fold((0, 0), |(own, all), (of, bytes)| (own + if is_own(*of) { *bytes } else { 0 }, all + bytes))
     }
 
-    /// Removes some of the oldest ended events, of one endpoint or of all; how many bytes they took.
-    pub(super) fn evict(&mut self, of: Option<i64>, wanted: u64) -> Result<u64, StoreError> {
+    /// Removes some of the oldest ended events, of these endpoints or of all; how many bytes they took.
+    pub(super) fn evict(&mut self, of: Option<&[i64]>, wanted: u64) -> Result<u64, StoreError> {
         self.known.pending.move_ended(self.connection)?;
         let mut removed = 0;
         for (id, key) in self.oldest_ended(of)? {
@@ -311,9 +379,9 @@ impl Tx<'_> {
         Ok(removed)
     }
 
-    fn oldest_ended(&self, of: Option<i64>) -> Result<Vec<(EventId, i64)>, StoreError> {
-        let keys = match of {
-            Some(key) => vec![key],
+    fn oldest_ended(&self, of: Option<&[i64]>) -> Result<Vec<(EventId, i64)>, StoreError> {
+        let keys: Vec<i64> = match of {
+            Some(keys) => keys.iter().copied().filter(|key| self.sum(*key).ended > 0).collect(),
             None => {
                 let all = self.known.sums.by_endpoint.keys().chain(self.room.changed.keys());
                 let keys: BTreeSet<i64> = all.copied().collect();

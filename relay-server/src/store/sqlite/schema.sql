@@ -65,17 +65,27 @@ CREATE TABLE memory (endpoint TEXT PRIMARY KEY, reach INTEGER NOT NULL, since IN
 
 CREATE TABLE bulk (
     id BLOB PRIMARY KEY, action TEXT NOT NULL, filter TEXT NOT NULL, created_at INTEGER NOT NULL, cursor BLOB,
-    done INTEGER NOT NULL, skipped INTEGER NOT NULL, finished INTEGER NOT NULL, of INTEGER, at_most INTEGER
+    done INTEGER NOT NULL, skipped INTEGER NOT NULL, finished INTEGER NOT NULL, of INTEGER, at_most INTEGER, by TEXT
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE config (
     kind INTEGER NOT NULL, name TEXT NOT NULL, source INTEGER NOT NULL, value TEXT NOT NULL,
-    revision INTEGER NOT NULL, updated_at INTEGER NOT NULL, used_at INTEGER,
+    revision INTEGER NOT NULL, updated_at INTEGER NOT NULL, made_at INTEGER NOT NULL, used_at INTEGER,
     PRIMARY KEY (kind, name)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE secret (scope TEXT NOT NULL, name TEXT NOT NULL, sealed BLOB NOT NULL, updated_at INTEGER NOT NULL,
     PRIMARY KEY (scope, name)) STRICT, WITHOUT ROWID;
+
+-- Webhooks of a token's endpoints on its last day (days since 1970).
+CREATE TABLE token_use (token TEXT PRIMARY KEY, day INTEGER NOT NULL, events INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
+-- Who did what: see ../audit.rs. id: microseconds since 1970. result: NULL until it is known.
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY, class INTEGER NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, token TEXT, address TEXT,
+    action TEXT NOT NULL, object TEXT, result TEXT, detail TEXT, count INTEGER NOT NULL
+) STRICT;
+CREATE INDEX audit_class ON audit (class, id);
 
 -- Signatures that the relay made itself, by what was signed, until they expire (Unix seconds).
 CREATE TABLE own_signature (digest BLOB PRIMARY KEY, expires_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;

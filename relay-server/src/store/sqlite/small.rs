@@ -13,8 +13,8 @@ use super::{
 use crate::{
     endpoint::EndpointName,
     store::{
-        Backlog, ConfigChange, ConfigKind, ConfigRow, EventCounts, NamedRows, OwnSignature, Sight, Source, State,
-        StoreError, rows,
+        Backlog, ConfigChange, ConfigKind, ConfigRow, EndpointSize, EventCounts, NamedRows, OwnSignature, Sight,
+        Source, State, StoreError, TokenUse, rows,
     },
 };
 
@@ -61,13 +61,42 @@ pub(super) fn counts(connection: &Connection, endpoint: &EndpointName) -> Result
     Ok(found.optional()?.unwrap_or_default())
 }
 
+/// What the events of endpoints take, as it was written with the index.
+pub(super) fn sizes(connection: &Connection, sight: &Sight) -> Result<Vec<EndpointSize>, StoreError> {
+    let mut query = connection.prepare_cached(
+        "SELECT open_bytes, ended_bytes FROM endpoint WHERE key = ?1 AND (open_bytes > 0 OR ended_bytes > 0)",
+    )?;
+    let mut all = Vec::new();
+    for (endpoint, key) in listing::seen(connection, sight)? {
+        let one = query.query_row([key], |row| Ok(EndpointSize { endpoint, waiting: row.get(0)?, ended: row.get(1)? }));
+        all.extend(one.optional()?);
+    }
+    Ok(all)
+}
+
+pub(super) fn note_token_use(connection: &Connection, uses: &[TokenUse]) -> Result<(), StoreError> {
+    let mut put = connection.prepare_cached("INSERT OR REPLACE INTO token_use VALUES (?1, ?2, ?3)")?;
+    for one in uses {
+        put.execute(params![one.token, one.day, one.events])?;
+    }
+    let newest = uses.iter().map(|one| one.day).max().unwrap_or_default();
+    connection.prepare_cached("DELETE FROM token_use WHERE day < ?1")?.execute([newest])?;
+    Ok(())
+}
+
+pub(super) fn token_use(connection: &Connection) -> Result<Vec<TokenUse>, StoreError> {
+    let mut query = connection.prepare_cached("SELECT token, day, events FROM token_use")?;
+    let rows = query.query_map([], |row| Ok(TokenUse { token: row.get(0)?, day: row.get(1)?, events: row.get(2)? }))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 fn kind_code(kind: ConfigKind) -> i64 {
     i64::from(kind == ConfigKind::Token)
 }
 
 pub(super) fn config(connection: &Connection, kind: ConfigKind) -> Result<Vec<ConfigRow>, StoreError> {
     let mut query = connection.prepare_cached(
-        "SELECT name, source, value, revision, updated_at, used_at FROM config WHERE kind = ?1 ORDER BY name",
+        "SELECT name, source, value, revision, updated_at, used_at, made_at FROM config WHERE kind = ?1 ORDER BY name",
     )?;
     let rows = query.query_map([kind_code(kind)], |row| {
         Ok(ConfigRow {
@@ -77,6 +106,7 @@ pub(super) fn config(connection: &Connection, kind: ConfigKind) -> Result<Vec<Co
             revision: row.get(3)?,
             updated_at: time(row.get(4)?),
             used_at: row.get::<_, Option<i64>>(5)?.map(time),
+            made_at: time(row.get(6)?),
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -92,8 +122,8 @@ pub(super) fn configure(
     let plan = |(kind, set): &(ConfigKind, NamedRows)| rows::plan(&config(connection, *kind)?, source, set, all);
     let changes = sets.iter().map(plan).collect::<Result<Vec<_>, _>>()?;
     let mut put = connection.prepare_cached(
-        "INSERT INTO config (kind, name, source, value, revision, updated_at) \
-         VALUES (?1, ?2, ?3, ?4, (SELECT coalesce(max(revision), 0) + 1 FROM config), ?5) \
+        "INSERT INTO config (kind, name, source, value, revision, updated_at, made_at) \
+         VALUES (?1, ?2, ?3, ?4, (SELECT coalesce(max(revision), 0) + 1 FROM config), ?5, ?5) \
          ON CONFLICT (kind, name) DO UPDATE SET value = excluded.value, revision = excluded.revision, \
          updated_at = excluded.updated_at",
     )?;

@@ -542,7 +542,10 @@ async fn what_events_take_is_known_after_a_crash() {
     let store = crashed.open();
     store.backlog(Sight::All).await.expect("the index is committed");
     assert_eq!(counted(&crashed), before);
-    store.set_shares(vec![(name("a"), Share { max_bytes: before.0.unsigned_abs() + 1000, is_proven: true })]);
+    store.set_shares(vec![(
+        name("a"),
+        Share { max_bytes: before.0.unsigned_abs() + 1000, is_proven: true, pool: None },
+    )]);
     assert_eq!(take(&store, 50, vec![1; 10_000]).await, Err(StoreError::AtShare));
 }
 
@@ -1135,4 +1138,36 @@ async fn nothing_is_given_up_for_a_commit_that_a_power_cut_can_take() {
     answered(emptied).await.expect("removed");
     assert_eq!(segments(), before);
     until("they are given up", || segments() < before).await;
+}
+
+#[tokio::test]
+async fn what_is_in_the_audit_log_and_what_a_bulk_action_is_of_outlive_a_kill() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let row = |id, result: Option<&str>| AuditRow {
+        id,
+        class: super::super::AuditClass::Actions,
+        kind: "token".into(),
+        name: "alice".into(),
+        token: Some("tok_1".into()),
+        address: Some("2001:db8::1".into()),
+        action: "endpoint.delete".into(),
+        object: Some("hub".into()),
+        result: result.map(str::to_owned),
+        detail: Some("two waited".into()),
+        count: 1,
+    };
+    store.audit(vec![row(1, None), row(2, None)], u64::MAX).await.expect("kept");
+    store.audit(vec![row(2, Some("ok"))], u64::MAX).await.expect("kept");
+    let plan = BulkPlan::new(id(5), BulkAction::Drop, Filter::default());
+    store.bulk(BulkPlan { by: Some("tok_1".into()), ..plan }, at(1)).await.expect("noted");
+    // Nothing of it was committed to the tables.
+    assert_eq!(count(&folder, "audit"), 0);
+    let after = killed(&folder).open();
+    let all = AuditFilter { oldest_first: true, limit: 10, ..AuditFilter::default() };
+    for store in [&store, &after] {
+        let page = store.audited(all.clone()).await.expect("read");
+        assert_eq!(page.rows, [row(1, None), row(2, Some("ok"))]);
+        assert_eq!(store.bulks().await.expect("read")[0].by.as_deref(), Some("tok_1"));
+    }
 }

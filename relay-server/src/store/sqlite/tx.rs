@@ -3,12 +3,13 @@
 //! Invariant: whatever changes an event notes it down ([`Tx::note`], [`Tx::put_in`]), so that a start that finds an
 //! older index makes it the same again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     attempts,
+    audit::AuditBytes,
     content::Shelves,
     keys::{Key, Keys},
     listing,
@@ -64,6 +65,10 @@ pub(super) struct WriterState {
     refused: Option<BTreeMap<i64, u64>>,
     /// Bulk actions that hold claims back, once they were looked for.
     skips: Option<Vec<Bulk>>,
+    /// Bytes of the audit log by class, once they were summed up.
+    pub(super) audited: Option<AuditBytes>,
+    /// Endpoints of pools that were looked for in vain.
+    absent: HashSet<EndpointName>,
 }
 
 #[derive(Clone, Copy)]
@@ -102,7 +107,8 @@ impl WriterState {
     /// The tables may be as they were before the batch.
     pub(super) fn forget(&mut self) {
         self.endpoints.clear();
-        (self.refused, self.skips) = (None, None);
+        (self.refused, self.skips, self.audited) = (None, None, None);
+        self.absent.clear();
         self.pending.undo();
     }
 }
@@ -293,6 +299,18 @@ impl<'a> Tx<'a> {
         Ok(known.map(|known| known.key))
     }
 
+    /// The same for one that is asked for again and again, and that there may never be.
+    pub(super) fn endpoint_if_any(&mut self, name: &EndpointName) -> Result<Option<i64>, StoreError> {
+        if self.known.absent.contains(name) {
+            return Ok(None);
+        }
+        let key = self.endpoint(name)?;
+        if key.is_none() {
+            self.known.absent.insert(name.clone());
+        }
+        Ok(key)
+    }
+
     /// An endpoint's number; a new one gets one.
     pub(super) fn endpoint_or_new(&mut self, name: &EndpointName) -> Result<i64, StoreError> {
         if let Some(key) = self.endpoint(name)? {
@@ -300,6 +318,7 @@ impl<'a> Tx<'a> {
         }
         self.connection.prepare_cached("INSERT INTO endpoint (name) VALUES (?1)")?.execute([name.as_str()])?;
         let key = self.connection.last_insert_rowid();
+        self.known.absent.remove(name);
         self.note(&Change::Endpoint { key, name: name.as_str() });
         Ok(key)
     }
