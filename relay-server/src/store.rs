@@ -258,7 +258,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn token_use(&self) -> Reply<'_, Vec<TokenUse>>;
 
     /// Keeps rows of the audit log. One that is there gets its result, once, and is not changed any more. At most so many
-    /// bytes are kept: the oldest rows of the class that has the most give way.
+    /// bytes are kept: the oldest rows of whom has the most, of a class, give way.
     fn audit(&self, rows: Vec<AuditRow>, max_bytes: u64) -> Reply<'_, ()>;
 
     /// One page of the audit log. A page can be short, even empty, and still have a cursor: one call looks at a bounded

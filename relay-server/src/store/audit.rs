@@ -1,14 +1,16 @@
 //! Rows of the audit log: who did what, to what, when, from where, and how it ended.
 //!
 //! A row is written before its action begins and gets its result once. Nothing here holds a secret or what senders
-//! wrote; who fills a row sees to that. Rows go by their age, and by the class that takes the most room: so a crowd
-//! outside pushes out its own rows, and not those of people.
+//! wrote; who fills a row sees to that. Rows go by their age, and of whom has the most: so a crowd outside, or a token
+//! that does something again and again, pushes out its own rows, and not those of others.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use super::MAX_PAGE;
 
-/// Whose rows these are, for what gives way.
+/// What rows are of, for what gives way: beside those of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AuditClass {
     /// What people and programs with a token did, and the relay's own starts.
@@ -20,7 +22,7 @@ pub enum AuditClass {
 }
 
 impl AuditClass {
-    pub(super) const ALL: [Self; 3] = [Self::Actions, Self::Agents, Self::Refused];
+    const ALL: [Self; 3] = [Self::Actions, Self::Agents, Self::Refused];
 
     pub(super) const fn code(self) -> u8 {
         match self {
@@ -32,10 +34,6 @@ impl AuditClass {
 
     pub(super) fn from_code(code: u8) -> Self {
         Self::ALL.into_iter().find(|class| class.code() == code).unwrap_or(Self::Actions)
-    }
-
-    pub(super) fn index(self) -> usize {
-        usize::from(self.code())
     }
 }
 
@@ -61,6 +59,14 @@ pub struct AuditRow {
     pub count: u64,
 }
 
+/// Whose rows give way together.
+pub(super) type AuditHolder = (u8, String);
+
+/// The holder that takes the most.
+pub(super) fn largest(kept: &BTreeMap<AuditHolder, u64>) -> Option<&AuditHolder> {
+    kept.iter().max_by_key(|(_, bytes)| **bytes).map(|(holder, _)| holder)
+}
+
 /// What a row takes beside its texts, roughly.
 const BESIDE_BYTES: u64 = 48;
 
@@ -70,6 +76,10 @@ impl AuditRow {
         let texts = [&self.kind, &self.name, &self.action].map(|text| text.len());
         let texts = texts.into_iter().chain(maybe.into_iter().flatten().map(String::len));
         BESIDE_BYTES + texts.sum::<usize>() as u64
+    }
+
+    pub(super) fn holder(&self) -> AuditHolder {
+        (self.class.code(), self.name.clone())
     }
 
     /// When it was.

@@ -14,15 +14,15 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::{
-    Act, Acted, Action, AuditClass, AuditFilter, AuditPage, AuditRow, Backlog, Bulk, BulkPlan, Claimed, ConfigChange,
-    ConfigKind, ConfigRow, Cursor, End, Ended, EndpointSize, EventCounts, Filter, Grant, Health, Hold, Holder, Look,
-    MAX_BULKS, MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES, NamedRows, NewEvent,
-    OwnSignature, Page, PageRequest, Purge, PurgeCursor, Purged, Record, RefusedRow, Reply, Share, Sight, Source,
-    State, Store, StoreError, Summary, TokenUse, Usage, Verdict, Want, Was,
-    audit::audit_id,
+    Act, Acted, Action, AuditFilter, AuditPage, AuditRow, Backlog, Bulk, BulkPlan, Claimed, ConfigChange, ConfigKind,
+    ConfigRow, Cursor, End, Ended, EndpointSize, EventCounts, Filter, Grant, Health, Hold, Holder, Look, MAX_BULKS,
+    MAX_PAGE, MAX_RANGE_BYTES, MAX_REFUSED, MAX_REFUSED_AGE, MAX_REFUSED_BYTES, NamedRows, NewEvent, OwnSignature,
+    Page, PageRequest, Purge, PurgeCursor, Purged, Record, RefusedRow, Reply, Share, Sight, Source, State, Store,
+    StoreError, Summary, TokenUse, Usage, Verdict, Want, Was,
+    audit::{audit_id, largest},
     error::Pulse,
     marks, refused_bytes, rows,
-    rules::{self, Waiting},
+    rules::{self, WaitingBytes},
     summary_row::Carried,
 };
 use crate::{endpoint::EndpointName, spool::Spool, webhook::EventId};
@@ -135,7 +135,7 @@ impl Inner {
         let share = self.share(endpoint);
         let (own, pooled) = (waits(endpoint), self.pooled(share).map(waits).sum());
         let all = self.shelves.values().map(|shelf| shelf.open_bytes).chain(coming.values().copied()).sum::<u64>();
-        rules::fits(share, cost, Waiting { own, pooled, all }, max_bytes)?;
+        rules::fits(share, cost, WaitingBytes { own, pooled, all }, max_bytes)?;
         if all.saturating_add(cost) > max_bytes { Err(StoreError::AtCapacity) } else { Ok(()) }
     }
 
@@ -521,13 +521,13 @@ impl Store for MemoryStore {
                 log.insert(row.id, row);
             }
         }
-        let mut kept = [0; AuditClass::ALL.len()];
-        log.values().for_each(|row| kept[row.class.index()] += row.bytes());
-        while kept.iter().sum::<u64>() > max_bytes {
-            let largest = AuditClass::ALL.into_iter().max_by_key(|class| kept[class.index()]);
-            let oldest = log.values().find(|row| Some(row.class) == largest).map(|row| row.id);
+        let mut kept = BTreeMap::<_, u64>::new();
+        log.values().for_each(|row| *kept.entry(row.holder()).or_default() += row.bytes());
+        while kept.values().sum::<u64>() > max_bytes {
+            let Some(largest) = largest(&kept).cloned() else { break };
+            let oldest = log.values().find(|row| row.holder() == largest).map(|row| row.id);
             let Some(oldest) = oldest.and_then(|id| log.remove(&id)) else { break };
-            kept[oldest.class.index()] -= oldest.bytes();
+            *kept.entry(largest).or_default() -= oldest.bytes();
         }
         self.reply(Ok(()))
     }

@@ -277,15 +277,15 @@ pub(super) fn leaves_record(end: &End, ended: Ended) -> bool {
 
 /// What waits: at an endpoint, at all endpoints of its pool, and in all.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Waiting {
+pub(super) struct WaitingBytes {
     pub(super) own: u64,
     pub(super) pooled: u64,
     pub(super) all: u64,
 }
 
 /// Whether what waits leaves room for an event that takes so many bytes.
-pub(super) fn fits(share: Share, bytes: u64, waiting: Waiting, max_bytes: u64) -> Result<(), StoreError> {
-    let Waiting { own, pooled, all } = waiting;
+pub(super) fn fits(share: Share, bytes: u64, waiting: WaitingBytes, max_bytes: u64) -> Result<(), StoreError> {
+    let WaitingBytes { own, pooled, all } = waiting;
     if own.saturating_add(bytes) > share.max_bytes {
         return Err(StoreError::AtShare);
     }

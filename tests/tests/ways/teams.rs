@@ -69,7 +69,7 @@ async fn token(relay: &Server, name: &str, endpoints: &str, rights: &str, limits
 async fn post(relay: &Server, path: &str, body: &str) -> Response<Bytes> {
     let lines = signed("github", SECRET, body.as_bytes()).expect("signs");
     let lines: Vec<_> = lines.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    send(&relay.public, request("POST", path, &lines, body)).await.expect("answers")
+    send(&relay.public, request("POST", path, &lines, body.to_owned())).await.expect("answers")
 }
 
 fn new_endpoint(name: &str) -> Value {
@@ -282,7 +282,7 @@ async fn listen_makes_the_endpoint_and_says_what_to_paste_where() {
     let folder = relay.folder().join("out");
     let out = std::fs::File::create(&folder).expect("a file");
     let mut made = command(&alice, "alice-std", &["--provider", "standard-webhooks"]);
-    let mut child = made.env("XDG_CONFIG_HOME", "/nonexistent").stderr(out).stdout(std::process::Stdio::null());
+    let child = made.env("XDG_CONFIG_HOME", "/nonexistent").stderr(out).stdout(std::process::Stdio::null());
     let mut child = child.kill_on_drop(true).spawn().expect("runs");
     let end = Instant::now() + PATIENCE;
     let said = loop {
@@ -514,7 +514,7 @@ async fn follow(relay: &str, team: &Team, done: &std::sync::atomic::AtomicBool) 
     pieces
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn two_teams_under_churn_never_see_anything_of_each_other() {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     let endpoint = |team: &str, mode: &str| {

@@ -3,6 +3,8 @@
 //! They are synced in the log as events are, so that a row costs no sync of its own. What is removed is not noted down
 //! there: a start that has a row once more removes it again.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, Row as SqlRow, params};
 
@@ -10,10 +12,13 @@ use super::{
     record::{AuditFacts, Change},
     tx::Tx,
 };
-use crate::store::{AuditClass, AuditFilter, AuditPage, AuditRow, MAX_PAGE, StoreError, audit::audit_id};
+use crate::store::{
+    AuditClass, AuditFilter, AuditPage, AuditRow, MAX_PAGE, StoreError,
+    audit::{AuditHolder, audit_id, largest},
+};
 
-/// Bytes of each class.
-pub(super) type AuditBytes = [u64; AuditClass::ALL.len()];
+/// Bytes of each holder.
+pub(super) type AuditBytes = BTreeMap<AuditHolder, u64>;
 
 /// Rows that one call removes.
 const REMOVE: usize = 500;
@@ -28,33 +33,32 @@ pub(super) fn keep(tx: &mut Tx<'_>, rows: &[AuditRow], max_bytes: u64) -> Result
     }
     loop {
         let kept = kept_bytes(tx)?;
-        let excess = kept.iter().sum::<u64>().saturating_sub(max_bytes);
-        let largest = AuditClass::ALL.into_iter().max_by_key(|class| kept[class.index()]);
-        let Some(class) = largest.filter(|_| excess > 0) else { return Ok(()) };
+        let excess = kept.values().sum::<u64>().saturating_sub(max_bytes);
+        let Some(holder) = largest(kept).filter(|_| excess > 0).cloned() else { return Ok(()) };
         // Some more, so that not every row makes room.
-        if remove_oldest(tx, class, excess.saturating_add(max_bytes / 64))? == 0 {
+        if remove_oldest(tx, &holder, excess.saturating_add(max_bytes / 64))? == 0 {
             return Ok(());
         }
     }
 }
 
-fn kept_bytes(tx: &mut Tx<'_>) -> Result<AuditBytes, StoreError> {
-    if let Some(kept) = tx.known.audited {
-        return Ok(kept);
+fn kept_bytes<'t>(tx: &'t mut Tx<'_>) -> Result<&'t mut AuditBytes, StoreError> {
+    if tx.known.audited.is_none() {
+        let mut sums = AuditBytes::default();
+        let mut query = tx.connection.prepare_cached("SELECT * FROM audit")?;
+        for row in query.query_map([], read)? {
+            let row = row?;
+            *sums.entry(row.holder()).or_default() += row.bytes();
+        }
+        tx.known.audited = Some(sums);
     }
-    let mut sums = AuditBytes::default();
-    let mut query = tx.connection.prepare_cached("SELECT * FROM audit")?;
-    for row in query.query_map([], read)? {
-        let row = row?;
-        sums[row.class.index()] += row.bytes();
-    }
-    tx.known.audited = Some(sums);
-    Ok(sums)
+    Ok(tx.known.audited.get_or_insert_default())
 }
 
 /// Puts a row in. One that is there gets what is known of it now, unless it has its result.
 pub(super) fn put(tx: &mut Tx<'_>, row: &AuditRow) -> Result<(), StoreError> {
-    let mut kept = kept_bytes(tx)?;
+    // Summed up before it is there.
+    let _summed_up = kept_bytes(tx)?;
     let mut find = tx.connection.prepare_cached("SELECT * FROM audit WHERE id = ?1")?;
     let there = find.query_map([row.id.cast_signed()], read)?.next().transpose()?;
     if there.as_ref().is_some_and(|there| there.result.is_some()) {
@@ -76,18 +80,17 @@ pub(super) fn put(tx: &mut Tx<'_>, row: &AuditRow) -> Result<(), StoreError> {
         row.detail,
         row.count,
     ])?;
-    let sum = &mut kept[row.class.index()];
+    let sum = kept_bytes(tx)?.entry(row.holder()).or_default();
     *sum = (*sum + row.bytes()).saturating_sub(there.map_or(0, |there| there.bytes()));
-    tx.known.audited = Some(kept);
     Ok(())
 }
 
-/// Removes the oldest rows of a class until so many bytes are free; how many rows.
-fn remove_oldest(tx: &mut Tx<'_>, class: AuditClass, wanted: u64) -> Result<usize, StoreError> {
-    let mut query = tx
-        .connection
-        .prepare_cached("SELECT * FROM audit INDEXED BY audit_class WHERE class = ?1 ORDER BY id LIMIT ?2")?;
-    let rows = query.query_map(params![class.code(), REMOVE as u64], read)?;
+/// Removes the oldest rows of a holder until so many bytes are free; how many rows.
+fn remove_oldest(tx: &mut Tx<'_>, holder: &AuditHolder, wanted: u64) -> Result<usize, StoreError> {
+    let mut query = tx.connection.prepare_cached(
+        "SELECT * FROM audit INDEXED BY audit_holder WHERE class = ?1 AND name = ?2 ORDER BY id LIMIT ?3",
+    )?;
+    let rows = query.query_map(params![holder.0, holder.1, REMOVE as u64], read)?;
     let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
     let mut freed = 0;
     rows.retain(|row| {
@@ -99,14 +102,17 @@ fn remove_oldest(tx: &mut Tx<'_>, class: AuditClass, wanted: u64) -> Result<usiz
 }
 
 fn remove(tx: &mut Tx<'_>, rows: &[AuditRow]) -> Result<usize, StoreError> {
-    let mut kept = kept_bytes(tx)?;
+    let _summed_up = kept_bytes(tx)?;
     let mut delete = tx.connection.prepare_cached("DELETE FROM audit WHERE id = ?1")?;
     for row in rows {
         delete.execute([row.id.cast_signed()])?;
-        let sum = &mut kept[row.class.index()];
+        let kept = kept_bytes(tx)?;
+        let sum = kept.entry(row.holder()).or_default();
         *sum = sum.saturating_sub(row.bytes());
+        if *sum == 0 {
+            kept.remove(&row.holder());
+        }
     }
-    tx.known.audited = Some(kept);
     Ok(rows.len())
 }
 

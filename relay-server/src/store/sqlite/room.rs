@@ -28,7 +28,7 @@ use crate::{
     spool::Spool,
     store::{
         Share, SharePool, StoreError,
-        rules::{self, Row, Waiting},
+        rules::{self, Row, WaitingBytes},
     },
     webhook::EventId,
 };
@@ -262,7 +262,7 @@ impl Tx<'_> {
         let pooled = self.pooled(share, Some(key))?.open;
         let staged = self.staged(|of| of == key);
         let (own, all) = (self.sum(key).open + staged.0, self.room.total.open + staged.1);
-        let fits = rules::fits(share, bytes, Waiting { own, pooled, all }, self.room.max_bytes);
+        let fits = rules::fits(share, bytes, WaitingBytes { own, pooled, all }, self.room.max_bytes);
         self.room.has_refused |= fits.is_err();
         fits
     }
@@ -275,7 +275,7 @@ impl Tx<'_> {
         let share = Share { is_proven: false, ..self.room.share(endpoint) };
         let pooled = self.pooled(share, key)?.open.saturating_add(own_coming);
         let all = self.room.total.open.saturating_add(all_coming);
-        let waiting = Waiting { own: own.saturating_add(own_coming), pooled, all };
+        let waiting = WaitingBytes { own: own.saturating_add(own_coming), pooled, all };
         let fits = rules::fits(share, 0, waiting, self.room.max_bytes);
         let fits = if self.room.is_disk_full { Err(StoreError::NoSpace) } else { fits };
         self.room.has_refused |= fits.is_err();

@@ -85,7 +85,7 @@ CREATE TABLE audit (
     id INTEGER PRIMARY KEY, class INTEGER NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, token TEXT, address TEXT,
     action TEXT NOT NULL, object TEXT, result TEXT, detail TEXT, count INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX audit_class ON audit (class, id);
+CREATE INDEX audit_holder ON audit (class, name, id);
 
 -- Signatures that the relay made itself, by what was signed, until they expire (Unix seconds).
 CREATE TABLE own_signature (digest BLOB PRIMARY KEY, expires_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
