@@ -9,6 +9,9 @@
 //! refused. What outsiders and agents cause is noted behind, and never waited for: one row at once, and one a minute
 //! with the number of those that were alike. What finds no place there is counted, and the count has a row.
 //!
+//! Rows have the time at which they come into the log, in the order in which they come: whoever reads on from the last
+//! row that it has misses none.
+//!
 //! Invariants: nobody takes rows out but age and size; no row holds a secret, a body or a header; a delivery never waits
 //! for a row.
 
@@ -137,6 +140,8 @@ pub(crate) struct Audit {
     keep: AuditKeep,
     last_id: AtomicU64,
     windows: Mutex<Windows>,
+    /// Held while a row gets its id and its place in the store's queue.
+    order: Mutex<()>,
     noted: Notify,
 }
 
@@ -160,6 +165,7 @@ impl Audit {
             keep,
             last_id: AtomicU64::new(last_id),
             windows: Mutex::default(),
+            order: Mutex::default(),
             noted: Notify::new(),
         })
     }
@@ -179,8 +185,12 @@ impl Audit {
 
     /// Keeps a row before the deed itself. Whoever gets an error must not do it.
     pub(crate) async fn begin(self: &Arc<Self>, deed: Deed) -> Result<BegunDeed, ApiError> {
-        let row = deed.row(self.fresh_id(), AuditClass::Actions, None);
-        match self.store.audit(vec![row.clone()], self.keep.max_bytes).await {
+        let (row, kept) = {
+            let _in_order = self.order.lock();
+            let row = deed.row(self.fresh_id(), AuditClass::Actions, None);
+            (row.clone(), self.store.audit(vec![row], self.keep.max_bytes))
+        };
+        match kept.await {
             Ok(()) => Ok(BegunDeed { audit: Arc::clone(self), row: Some(row) }),
             Err(error) => {
                 let kind = if error.is_temporary() { ApiErrorKind::Busy } else { ApiErrorKind::StoreFailed };
@@ -192,7 +202,7 @@ impl Audit {
 
     /// Notes down what was done and is over. Nobody waits for it.
     pub(crate) fn did(&self, deed: Deed, result: &str) {
-        let row = deed.row(self.fresh_id(), AuditClass::Actions, Some(result));
+        let row = deed.row(audit_id(self.clock.now()), AuditClass::Actions, Some(result));
         self.windows.lock().push(row);
         self.noted.notify_one();
     }
@@ -200,7 +210,7 @@ impl Audit {
     /// Notes down what agents and outsiders cause: one row, and then how many were alike in a minute.
     pub(crate) fn note(&self, class: AuditClass, deed: Deed, result: &str) {
         // The details are those of the first.
-        let id = self.fresh_id();
+        let id = audit_id(self.clock.now());
         let is_new = self.windows.lock().note(class, deed, result, id, Instant::now());
         if is_new {
             self.noted.notify_one();
@@ -220,7 +230,11 @@ impl Audit {
                 () = self.noted.notified() => false,
                 () = sleep(ROUND) => false,
             };
-            let rows = self.windows.lock().take(Instant::now(), is_last, || self.fresh_id());
+            let settled = self.windows.lock().take_settled();
+            if !settled.is_empty() {
+                self.settle(settled).await;
+            }
+            let rows = self.windows.lock().take(Instant::now(), is_last, audit_id(self.clock.now()));
             if !rows.is_empty() {
                 self.write(rows).await;
             }
@@ -234,12 +248,24 @@ impl Audit {
         }
     }
 
+    /// Writes rows that were noted, in the order in which they come here.
     async fn write(&self, rows: Vec<AuditRow>) {
-        if let Err(error) = self.store.audit(rows.clone(), self.keep.max_bytes).await {
+        let kept = {
+            let _in_order = self.order.lock();
+            let dated = rows.iter().map(|row| row.clone().dated(self.fresh_id())).collect();
+            self.store.audit(dated, self.keep.max_bytes)
+        };
+        if let Err(error) = kept.await {
             self.windows.lock().put_back(rows);
-            if let Some(held_back) = NOT_KEPT.pass("") {
-                tracing::warn!(%error, held_back, "rows of the audit log could not be written; they wait");
-            }
+            not_kept(&error);
+        }
+    }
+
+    /// Writes the results of rows that are there.
+    async fn settle(&self, rows: Vec<AuditRow>) {
+        if let Err(error) = self.store.audit(rows.clone(), self.keep.max_bytes).await {
+            rows.into_iter().for_each(|row| self.windows.lock().push_settled(row));
+            not_kept(&error);
         }
     }
 
@@ -259,6 +285,12 @@ impl Audit {
     }
 }
 
+fn not_kept(error: &StoreError) {
+    if let Some(held_back) = NOT_KEPT.pass("") {
+        tracing::warn!(%error, held_back, "rows of the audit log could not be written; they wait");
+    }
+}
+
 impl fmt::Debug for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Audit").field("keep", &self.keep).finish_non_exhaustive()
@@ -272,7 +304,7 @@ impl BegunDeed {
         row.result = Some(bounded(result.to_owned()));
         row.object = row.object.or(object.map(bounded));
         row.detail = row.detail.or(detail.map(bounded));
-        self.audit.write(vec![row]).await;
+        self.audit.settle(vec![row]).await;
     }
 }
 
@@ -280,7 +312,7 @@ impl Drop for BegunDeed {
     /// Whoever asked has left; the deed may have been done.
     fn drop(&mut self) {
         if let Some(row) = self.row.take() {
-            self.audit.windows.lock().push(AuditRow { result: Some("left".to_owned()), ..row });
+            self.audit.windows.lock().push_settled(AuditRow { result: Some("left".to_owned()), ..row });
             self.audit.noted.notify_one();
         }
     }

@@ -278,7 +278,7 @@ async fn make(
         let detail = detail(&api, &there).await?;
         return Ok(ask::ok(&EndpointMade { detail, warnings: Vec::new(), secret: None }));
     }
-    let generated = if generate_secret { Some(generated(&endpoint)?) } else { None };
+    let generated = if generate_secret { generated(&endpoint)? } else { None };
     secrets.extend(generated.clone());
     let config = Arc::clone(&api.runtime_config);
     let maker = who.own_token().cloned();
@@ -292,11 +292,14 @@ async fn make(
     ))
 }
 
-/// A secret for an endpoint whose provider lets one choose it.
-fn generated(endpoint: &toml::Table) -> Result<Zeroizing<String>, ApiError> {
+/// A secret for an endpoint whose provider lets one choose it; none for a provider that there is not, which is said later.
+fn generated(endpoint: &toml::Table) -> Result<Option<Zeroizing<String>>, ApiError> {
     let provider = endpoint.get("verify").and_then(|verify| verify.get("provider")?.as_str()).unwrap_or_default();
     let made = own_secret::new(provider).map_err(|_| ApiError::new(ApiErrorKind::Internal, "no randomness"))?;
-    made.ok_or_else(|| {
+    if made.is_none() && relay_schemes::provider(provider).is_none() {
+        return Ok(None);
+    }
+    made.map(Some).ok_or_else(|| {
         let why = "generate_secret: the secret of this provider is not known to be yours to choose; give the one that it shows";
         ApiError::new(ApiErrorKind::BadConfig, why)
     })

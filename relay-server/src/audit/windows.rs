@@ -47,6 +47,8 @@ pub(super) struct Windows {
     open: HashMap<Likeness, Window>,
     outsiders: usize,
     ready: Vec<AuditRow>,
+    /// Results of rows that are in the log.
+    settled: Vec<AuditRow>,
     /// What found no place: since the last row that says so, and in all.
     lost: u64,
     lost_in_all: u64,
@@ -63,6 +65,18 @@ impl Windows {
         } else {
             self.lose(row.count);
         }
+    }
+
+    pub(super) fn push_settled(&mut self, row: AuditRow) {
+        if self.settled.len() < MAX_ROWS {
+            self.settled.push(row);
+        } else {
+            self.lose(row.count);
+        }
+    }
+
+    pub(super) fn take_settled(&mut self) -> Vec<AuditRow> {
+        std::mem::take(&mut self.settled)
     }
 
     fn lose(&mut self, count: u64) {
@@ -108,8 +122,8 @@ impl Windows {
         true
     }
 
-    /// The rows that are to be written: with `all`, those of open windows as well.
-    pub(super) fn take(&mut self, now: Instant, all: bool, fresh_id: impl Fn() -> u64) -> Vec<AuditRow> {
+    /// The rows that are to be written: with `all`, those of open windows as well. New ones are of the time `id`.
+    pub(super) fn take(&mut self, now: Instant, all: bool, id: u64) -> Vec<AuditRow> {
         let over = |window: &Window| all || now.duration_since(window.began) >= WINDOW;
         let ended: Vec<_> = self.open.extract_if(|_, window| over(window)).collect();
         for (like, window) in ended {
@@ -117,13 +131,13 @@ impl Windows {
             if window.more > 0 {
                 let Likeness { class, actor, action, object, result } = like;
                 let deed = Deed { actor, action, object, detail: window.detail };
-                let row = deed.row(fresh_id(), class, Some(&result));
+                let row = deed.row(id, class, Some(&result));
                 self.push(AuditRow { count: window.more, ..row });
             }
         }
         if self.lost > 0 && self.ready.len() < MAX_ROWS {
             let deed = Deed::new(Actor::relay(), "audit.lost", None);
-            let row = deed.row(fresh_id(), AuditClass::Refused, Some("too_many"));
+            let row = deed.row(id, AuditClass::Refused, Some("too_many"));
             self.ready.push(AuditRow { count: std::mem::take(&mut self.lost), ..row });
         }
         std::mem::take(&mut self.ready)
@@ -160,11 +174,11 @@ mod tests {
         for id in 2..1000 {
             assert!(!one(&mut windows, id));
         }
-        let rows = windows.take(now, false, || 5000);
+        let rows = windows.take(now, false, 5000);
         assert_eq!(rows.iter().map(|row| (row.id, row.count)).collect::<Vec<_>>(), [(1, 1)]);
-        let rows = windows.take(now + WINDOW, false, || 5000);
+        let rows = windows.take(now + WINDOW, false, 5000);
         assert_eq!(rows.iter().map(|row| (row.id, row.count)).collect::<Vec<_>>(), [(5000, 998)]);
-        assert!(windows.take(now + WINDOW * 2, false, || 6000).is_empty());
+        assert!(windows.take(now + WINDOW * 2, false, 6000).is_empty());
     }
 
     #[test]
@@ -177,7 +191,7 @@ mod tests {
         }
         let agent = Actor::agent(&"alice".into(), &"tok_1".into(), IpAddr::from([192, 0, 2, 1]));
         assert!(windows.note(AuditClass::Agents, Deed::new(agent, "agent.attach", None), "ok", 0, now));
-        let rows = windows.take(now + WINDOW, false, || 50_000);
+        let rows = windows.take(now + WINDOW, false, 50_000);
         let strange: Vec<_> = rows.iter().filter(|row| row.action == "auth").collect();
         assert_eq!(strange.iter().map(|row| row.count).sum::<u64>(), u64::from(strangers));
         assert!(strange.len() <= MAX_OUTSIDERS + 2);
@@ -192,11 +206,11 @@ mod tests {
             windows.push(row.clone());
         }
         assert_eq!(windows.lost(), 5);
-        let rows = windows.take(now, false, || 9);
+        let rows = windows.take(now, false, 9);
         assert_eq!(rows.len(), MAX_ROWS);
-        let rows = windows.take(now, false, || 9);
+        let rows = windows.take(now, false, 9);
         assert_eq!((rows.len(), &*rows[0].action, rows[0].count), (1, "audit.lost", 5));
         windows.put_back(rows);
-        assert_eq!(windows.take(now, false, || 9).len(), 1);
+        assert_eq!(windows.take(now, false, 9).len(), 1);
     }
 }

@@ -70,12 +70,24 @@ pub(super) fn largest(kept: &BTreeMap<AuditHolder, u64>) -> Option<&AuditHolder>
 /// What a row takes beside its texts, roughly.
 const BESIDE_BYTES: u64 = 48;
 
+/// A row that waited longer than this for its place says so, in microseconds.
+const LONG_US: u64 = 2_000_000;
+
 impl AuditRow {
     pub(super) fn bytes(&self) -> u64 {
         let maybe = [&self.token, &self.address, &self.object, &self.result, &self.detail];
         let texts = [&self.kind, &self.name, &self.action].map(|text| text.len());
         let texts = texts.into_iter().chain(maybe.into_iter().flatten().map(String::len));
         BESIDE_BYTES + texts.sum::<usize>() as u64
+    }
+
+    /// The same row under the id that it has in the log. One that waited for long says since when.
+    pub(crate) fn dated(mut self, id: u64) -> Self {
+        if id.saturating_sub(self.id) > LONG_US {
+            let since = format!("noted at {}", self.at());
+            self.detail = Some(self.detail.map_or_else(|| since.clone(), |detail| format!("{since}; {detail}")));
+        }
+        Self { id, ..self }
     }
 
     pub(super) fn holder(&self) -> AuditHolder {
