@@ -281,7 +281,7 @@ impl Audit {
 
     /// Rows that were lost, since too many came at a time.
     pub(crate) fn lost(&self) -> u64 {
-        self.windows.lock().lost()
+        self.windows.lock().lost_in_all()
     }
 }
 

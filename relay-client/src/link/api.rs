@@ -203,7 +203,7 @@ impl<'a> Api<'a> {
         body: Option<Value>,
     ) -> Result<Value, LinkError> {
         let body = body.map(|body| body.to_string());
-        json(&self.send(method, &format!("{BASE}{path}"), body, PATIENCE).await?)
+        json(&self.send(method, &format!("{BASE}{path}"), body, PATIENCE).await?.1)
     }
 
     /// The relay's news, behind those of an id: an answer whose body is a stream, on a connection of its own.

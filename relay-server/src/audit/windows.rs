@@ -55,7 +55,7 @@ pub(super) struct Windows {
 }
 
 impl Windows {
-    pub(super) fn lost(&self) -> u64 {
+    pub(super) fn lost_in_all(&self) -> u64 {
         self.lost_in_all
     }
 
@@ -195,7 +195,7 @@ mod tests {
         let strange: Vec<_> = rows.iter().filter(|row| row.action == "auth").collect();
         assert_eq!(strange.iter().map(|row| row.count).sum::<u64>(), u64::from(strangers));
         assert!(strange.len() <= MAX_OUTSIDERS + 2);
-        assert_eq!((windows.outsiders, windows.lost()), (0, 0));
+        assert_eq!((windows.outsiders, windows.lost_in_all()), (0, 0));
     }
 
     #[test]
@@ -205,7 +205,7 @@ mod tests {
         for _ in 0..MAX_ROWS + 5 {
             windows.push(row.clone());
         }
-        assert_eq!(windows.lost(), 5);
+        assert_eq!(windows.lost_in_all(), 5);
         let rows = windows.take(now, false, 9);
         assert_eq!(rows.len(), MAX_ROWS);
         let rows = windows.take(now, false, 9);

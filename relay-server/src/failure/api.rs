@@ -71,7 +71,7 @@ pub(crate) enum ApiErrorKind {
 }
 
 impl ApiErrorKind {
-    pub(crate) const ALL: [Self; 39] = [
+    pub(crate) const ALL: [Self; 41] = [
         Self::BadRequest,
         Self::BadId,
         Self::BadConfig,

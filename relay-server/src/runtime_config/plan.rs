@@ -39,7 +39,7 @@ impl Applied {
             words.extend(named(kind, "changed", &changed));
             words.extend(named(kind, "removed", &diff.removed));
         }
-        said(words)
+        said(&words)
     }
 }
 
@@ -51,14 +51,14 @@ pub(super) fn described(changes: &[ConfigChange]) -> String {
         words.extend(named(kind, "changed", &change.changed));
         words.extend(named(kind, "removed", &change.removed));
     }
-    said(words)
+    said(&words)
 }
 
 fn named(kind: &str, what: &str, names: &[String]) -> Option<String> {
     (!names.is_empty()).then(|| format!("{kind} {what}: {}", names.join(", ")))
 }
 
-fn said(words: Vec<String>) -> String {
+fn said(words: &[String]) -> String {
     if words.is_empty() { "no endpoint and no token changed".to_owned() } else { words.join("; ") }
 }
 
