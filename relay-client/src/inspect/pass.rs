@@ -60,7 +60,7 @@ const KINDS: [&str; 5] =
     ["application/json", "application/problem+json", "application/octet-stream", "application/x-ndjson", "text/plain"];
 
 /// The questions that are passed on: methods, and a path below the API whose `*` is one part of any text.
-const LIST: [(&[Method], &str); 28] = [
+const LIST: [(&[Method], &str); 29] = [
     (GET, ""),
     (GET, "openapi.json"),
     (GET, "problems/*"),
@@ -89,6 +89,7 @@ const LIST: [(&[Method], &str); 28] = [
     (POST, "endpoints/*/resume"),
     (POST, "endpoints/*/skip"),
     (GET, "agents"),
+    (GET, "providers"),
 ];
 const GET: &[Method] = &[Method::GET, Method::HEAD];
 const POST: &[Method] = &[Method::POST];
@@ -396,6 +397,7 @@ mod tests {
             ("DELETE", "bulks/7"),
             ("POST", "endpoints"),
             ("GET", "endpoints/a/setup"),
+            ("GET", "providers"),
             ("GET", "events/hook_1/attempts/2/body"),
         ] {
             assert_eq!(asked(method, path), 200, "{method} {path}");
