@@ -257,7 +257,7 @@ fn no_randomness(error: getrandom::Error) -> Failure {
 /// How the command line reaches a relay without a config file.
 fn admin_banner(started: &app::Started) -> String {
     format!(
-        "\nAsk it what it keeps (--state refused: what it refused):\n  relay-server event list --admin-url http://{} --admin-token-file {}\n",
+        "Ask it what it keeps (--state refused: what it refused):\n  relay-server event list --admin-url http://{} --admin-token-file {}\n",
         started.admin,
         started.token_file.display()
     )
