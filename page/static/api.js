@@ -5,6 +5,7 @@
 
 import { signal } from "./html.js";
 import { login } from "./route.js";
+import { VERSION } from "./version.js";
 
 export const BASE = "/api/v1";
 const STORED = "relay.key";
@@ -38,7 +39,7 @@ export const pathOf = (id) => `/events/${encodeURIComponent(id)}`;
 
 /// The answer itself, for bodies and streams.
 export async function ask(method, path, { query, body, headers = {}, signal: until } = {}) {
-  const sent = { Accept: "application/json", ...headers };
+  const sent = { Accept: "application/json", "Relay-Page": VERSION, ...headers };
   if (key) sent.Authorization = `Bearer ${key}`;
   if (body !== undefined) sent["Content-Type"] = "application/json";
   let answer;
@@ -99,6 +100,11 @@ const fits = (pattern, name) => pattern === "*" || pattern === name || (pattern.
 export const has = (feature) => about.value?.api?.features?.includes(feature) ?? false;
 /// Whether this page is the agent's own, on the developer's machine.
 export const atAgent = () => has("agent");
+/// Whose files this page is made of, and its version where that is another than the page's.
+export const newer = () => {
+  const [whose, version] = atAgent() ? ["agent", about.value.agent?.version] : ["relay", about.value?.relay?.version];
+  return version && version !== VERSION ? `The ${whose} is ${version} now` : "";
+};
 
 /// Uses a key from now on, in every tab of this browser.
 function keep(next) {

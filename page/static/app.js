@@ -3,7 +3,7 @@
 // A room is a module whose default export is a component; it gets `route`. A room that the one who asks may not enter has
 // no link. The address is the only place for what is shown; `go` changes it.
 
-import { about, atAgent, begin as beginApi, enter, has, may, session, whoAmI } from "./api.js";
+import { about, atAgent, begin as beginApi, enter, has, may, newer, session, whoAmI } from "./api.js";
 import { Component, Dot, Sheet, Sheets, Toast, effect, html, lazy, live, openSheet, render, signal } from "./html.js";
 import { KEYS, bind, listen, setSingles, singles } from "./keys.js";
 import { agents, begin as beginLive, dead, news } from "./live.js";
@@ -77,10 +77,9 @@ function hostOf(url) {
 
 /// What is wrong with the news, over every room.
 const Banner = live((_, own) => {
-  const { state, since, again, why } = news.value, first = own.version ??= about.value?.relay?.version;
-  const version = about.value?.relay?.version;
+  const { state, since, again, why } = news.value, other = newer();
   if (session.value.state === "unreachable") return html`<div class="banner" role="alert">The relay cannot be reached; trying again.</div>`;
-  if (first && version && first !== version) return html`<div class="banner" role="status">The relay is ${version} now.
+  if (other) return html`<div class="banner" role="status">${other}.
     <button type="button" class="btn" onClick=${() => location.reload()}>Reload</button></div>`;
   if (state !== "quiet" && state !== "lost") return null;
   const left = again ? Math.ceil((again - own.now.value) / 1000) : null;

@@ -47,7 +47,7 @@ impl AboutHead {
             Err(problem) if problem.status == 503 => self.0.lock().clone().unwrap_or_else(|| alone(&name)),
             Err(problem) => return Err(problem),
         };
-        about["agent"] = json!({ "name": name });
+        about["agent"] = json!({ "name": name, "version": env!("CARGO_PKG_VERSION") });
         if let Some(features) = about.pointer_mut("/api/features").and_then(Value::as_array_mut) {
             features.push("agent".into());
         }
