@@ -5,9 +5,9 @@
 
 import { acts, target } from "./acts.js";
 import { atAgent, call, has, isAbort, may, pathOf } from "./api.js";
-import { go } from "./app.js";
+import { go, route as address } from "./app.js";
 import { Body } from "./body.js";
-import { asRead, shown, version } from "./feed.js";
+import { asRead, shown, stateOf } from "./feed.js";
 import { Dot, copy, html, live, signal, styles } from "./html.js";
 import { hear } from "./live.js";
 import { TABS } from "./route.js";
@@ -147,7 +147,7 @@ function Tabs({ event, tab }) {
 }
 
 export const Detail = live(({ id, route, give, onBack }, own) => {
-  version.value;
+  own.state.value;
   own.show(id);
   const { event, problem } = opened.value, row = shown.rows.row(id), at = event?.id ? event : row, tab = route.tab || "request";
   const box = (inside) => html`<div class="detail" role="region" aria-label="The event" tabindex="-1" ref=${give}><button type="button" class="btn back" onClick=${onBack}>‹ Events</button>${inside}</div>`;
@@ -165,6 +165,7 @@ export const Detail = live(({ id, route, give, onBack }, own) => {
       <div class="sub"><${Tabs} event=${event} tab=${tab} /><div id="side" role="tabpanel" aria-labelledby=${`tab-${tab}`}><${Side} event=${event} route=${route} /></div></div>` : html`<p class="none pad" aria-busy="true">Loading…</p>`}`);
 }, (_, self) => {
   const own = opener(), { show } = own;
+  own.state = stateOf(() => address.value.e);
   // The address may not be read while it is drawn: what is opened is a signal that the drawing reads.
   own.show = (id) => queueMicrotask(() => show(id));
   self.mounted = () => own.stop;

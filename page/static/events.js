@@ -12,7 +12,7 @@ import { bind } from "./keys.js";
 import { failureFrom, mountList, pillText } from "./list.js";
 import { FORMS, TABS } from "./route.js";
 import { Search } from "./search.js";
-import { clock, count, when } from "./text.js";
+import { count, when } from "./text.js";
 
 const Detail = lazy(() => import("./event.js"), "Detail", (props) => html`<${Nothing} ...${props} busy />`), First = lazy(() => import("./first.js"), "First");
 /// Does something to events; what it takes for that is fetched when it is first asked for.
@@ -224,17 +224,20 @@ function Grip() {
     onKeyDown=${(event) => { const by = { ArrowLeft: -0.03, ArrowRight: 0.03 }[event.key]; if (by) { event.preventDefault(); set(now(event.currentTarget) + by, event.currentTarget); } }}></div>`;
 }
 
+/// The way back to the newest, and how many came there meanwhile. By itself, so that it alone is drawn with each of them.
+const Pill = live(({ fresh, onTop }) => (apart.value || fresh.value ? html`<button type="button" class="pill" onClick=${onTop}>${apart.value ? "↑ the newest" : pillText(fresh.value)}</button>` : null));
+
 const columns = [["", ""], ["time", ""], ["status", ""], ["endpoint", "e"], ["type", ""], ["path", "p"], ["took", "num"], ["size", "sz num"], ["", ""], ["agent", "ag"]];
 const oneEndpoint = (query) => /(^|\s)endpoint:[^\s,*"]+(\s|$)/.test(query);
 
 export default live(({ route: at }, own, self) => {
-  const fresh = own.fresh.value, range = (since, until) => own.setQuery(`${at.q.replace(/(^|\s)(since|until):\S+/g, "").trim()} since:${since} until:${until}`.trim(), false);
+  const range = (since, until) => own.setQuery(`${at.q.replace(/(^|\s)(since|until):\S+/g, "").trim()} since:${since} until:${until}`.trim(), false);
   return html`<${Search} query=${at.q} view=${at.view} give=${own.giveSearch} onView=${own.setView} onLeave=${own.home} onQuery=${own.setQuery} />
     <${Hour} onRange=${range} />
     <main class=${`split ${own.open.value ? "open" : ""} ${oneEndpoint(at.q) ? "one" : ""} ${isNew.value ? "new" : ""}`}>${isNew.value ? null : html`<h1 class="vh">Events</h1>`}
       <div class="listwrap"><div class="head cols" aria-hidden="true">${columns.map(([text, cls], i) => html`<span key=${i} class=${cls}>${text}</span>`)}</div>
         <div class="rowsbox" ref=${own.holdList}></div><${Empty} onClear=${() => go({ q: "", view: "" })} />
-        ${apart.value ? html`<button type="button" class="pill" onClick=${own.top}>↑ the newest</button>` : fresh ? html`<button type="button" class="pill" onClick=${own.top}>${pillText(fresh)}</button>` : null}
+        <${Pill} fresh=${own.fresh} onTop=${own.top} />
         <${Marks} onClear=${own.unmark} /></div>
       <${Grip} />
       ${h(at.e ? Detail : Nothing, { id: at.e, route: at, give: own.giveDetail, onBack: own.back })}

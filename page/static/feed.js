@@ -5,18 +5,22 @@
 // aborted.
 
 import { Problem, about, call, isAbort } from "./api.js";
-import { batch, signal } from "./html.js";
+import { batch, computed, signal } from "./html.js";
 import { follow, hear, news } from "./live.js";
 import { Rows } from "./rows.js";
 import { judge } from "./judge.js";
 
-const PAGE = 200;
+const PAGE = 200, TINT_MS = 1600, MAX_TINTED = 20;
 export const VIEWS = { all: "", failing: "is:dead,failed,rejected", waiting: "is:waiting,running", refused: "is:refused", replays: "is:replay" };
 
 let all = new Rows();
 /// What is shown; `version` rises with each change of it.
 export const shown = { rows: all, query: "" };
 export const version = signal(0);
+/// The state that the row of an id is in, as a number: unlike `version` it changes with that row alone.
+export const stateOf = (id) => computed(() => (version.value, shown.rows.row(id())?.v ?? -1));
+/// The rows at hand, whatever is looked for.
+export const atHand = () => (all.length ? all : shown.rows);
 /// Rows that came on top since somebody looked there, for the pill.
 export const arrivals = new Set();
 const blank = { busy: true, problem: null, next: null, looked: 0, backTo: null, full: false, begun: false };
@@ -170,10 +174,15 @@ export function newest() {
   reload();
 }
 
+let tinted = 0, tintedSince = 0;
 function arrive(fresh) {
   const now = performance.now();
+  // What comes faster than one can look is not tinted: where all is new, a tint points at nothing.
+  if (now - tintedSince > TINT_MS) [tinted, tintedSince] = [0, now];
+  tinted += fresh.length;
   for (const row of fresh) {
     row.born = now;
+    if (tinted <= MAX_TINTED) row.tint = now + TINT_MS;
     arrivals.add(row.id);
   }
   if (arrivals.size > 100_000) arrivals.clear();

@@ -6,7 +6,7 @@
 import { call } from "./api.js";
 import { Dot, Seg, computed, html, live, signal } from "./html.js";
 import { agents, hear, news } from "./live.js";
-import { VIEWS, isQueryMistake, live as isLive, setLive, shown, state } from "./feed.js";
+import { VIEWS, atHand, isQueryMistake, live as isLive, setLive, state } from "./feed.js";
 import { line } from "./text.js";
 
 const IS = "waiting running delivered answered rejected dead failed refused dropped damaged handshake replay redelivered conflict unproven retried live masked".split(" ");
@@ -26,7 +26,7 @@ hear((event) => { if (event === "endpoints") loadEndpoints(); });
 
 /// Values of the newest rows, the frequent ones first.
 function seenIn(key) {
-  const counts = new Map(), { rows } = shown;
+  const counts = new Map(), rows = atHand();
   for (let i = 0; i < Math.min(rows.length, 1000); i++) {
     const value = rows.at(i)[key];
     if (value && !/[\s",]/.test(value)) counts.set(value, (counts.get(value) ?? 0) + 1);
