@@ -121,12 +121,13 @@ function both(rows, seen, a, b, depth, name, comma) {
 /// The keys of both, in the order of the first, those that only the second has behind the key that they follow there. Of a
 /// key that stands twice the last counts.
 function merged(a, b) {
-  const left = new Map(a.entries), right = new Map(b.entries), out = [...left.keys()];
-  let before = -1;
+  const left = new Map(a.entries), right = new Map(b.entries), first = [], behind = new Map();
+  let before = first;
   for (const key of right.keys()) {
-    if (left.has(key)) before = out.indexOf(key);
-    else out.splice(++before, 0, key);
+    if (!left.has(key)) before.push(key);
+    else behind.set(key, before = []);
   }
+  const out = first.concat([...left.keys()].flatMap((key) => [key, ...(behind.get(key) ?? [])]));
   return out.map((key) => [quoted(key), left.get(key), right.get(key)]);
 }
 
