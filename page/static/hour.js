@@ -37,7 +37,7 @@ export const Hour = live(({ onRange }, own) => {
   if (!told?.received?.length) return null;
   const bars = columns(told, Math.max(1, Math.ceil(told.received.length / BARS))), most = Math.max(4, ...bars.map((bar) => bar[0] + bar[1] + bar[2])), start = new Date(told.from).getTime();
   const end = start + told.received.length * told.step_s * 1000, drag = own.drag.value;
-  const minutes = told.received.slice(-Math.round(300 / told.step_s)), [low, high] = drag ? [Math.min(...drag), Math.max(...drag)] : [0, 0];
+  const lately = sum(told.received.slice(-Math.round(300 / told.step_s))), [low, high] = drag ? [Math.min(...drag), Math.max(...drag)] : [0, 0];
   const timeAt = (part) => new Date(start + part * (end - start)).toISOString();
   const part = (event) => {
     const box = event.currentTarget.getBoundingClientRect();
@@ -61,7 +61,7 @@ export const Hour = live(({ onRange }, own) => {
       ${drag ? html`<rect class="picked" x=${low * 1200} y="0" width=${(high - low) * 1200} height=${HIGH} />` : null}
     </svg>
     <div class="axis" aria-hidden="true">${[0, 0.25, 0.5, 0.75, 1].map((at) => html`<span key=${at}>${clock(timeAt(at), "m")}</span>`)}</div></div>
-    <div class="legend"><span><b>${count(Math.round(sum(minutes) / (minutes.length * told.step_s / 60)))}</b> a minute</span>
+    <div class="legend">${lately < 5 ? html`<span><b>${lately}</b> in 5 min</span>` : html`<span><b>${count(Math.round(lately / 5))}</b> a minute</span>`}
       ${last(told.p50_us) === undefined ? null : html`<span><b>${dur(last(told.p50_us))}</b> p50</span><span><b>${dur(worst(told.p99_us))}</b> p99</span>`}
       <span><b>${count(last(told.waiting) ?? 0)}</b> waiting</span></div></section>`;
 }, (_, self) => {
