@@ -1,7 +1,6 @@
 // Bytes as hexadecimal digits, sixteen in a line, and back. Pure.
 
 const digits = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
-export const hexOf = (bytes) => Array.from(bytes, (byte) => digits[byte]).join("");
 
 /// `[offset, digits, text]` of the line that begins at `from`.
 export function hexLine(bytes, from, base = 0) {

@@ -1,7 +1,7 @@
 // Preact, htm and signals joined, and the few parts that every page is made of.
 //
 // It never makes an element from text: a template's holes become text nodes, or attributes and properties set by name.
-// Rules: nothing from the relay is spread as properties; a link made from data goes through `Outward`.
+// Rules: nothing from the relay is spread as properties, and no link out of the page is made from it.
 
 import { Component, Fragment, createRef, h, render } from "./vendor/preact.mjs";
 import htm from "./vendor/htm.mjs";
@@ -72,18 +72,6 @@ export const Seg = ({ label, options, value, onPick, cls = "", off = [] }) => ht
   <div class=${`seg ${cls}`} role="group" aria-label=${label}>${options.map(([name, text]) => html`
     <button type="button" key=${name} aria-pressed=${String(value === name)} disabled=${off.includes(name)}
       onClick=${() => onPick(name)}>${text}</button>`)}</div>`;
-
-/// A link out of the page: only http and https, shown in full, and nothing is told of where it was clicked.
-export function Outward({ to }) {
-  let url = null;
-  try {
-    url = new URL(to);
-  } catch {
-    return html`<span class="mono">${to}</span>`;
-  }
-  if (url.protocol !== "https:" && url.protocol !== "http:") return html`<span class="mono">${to}</span>`;
-  return html`<a class="mono" href=${url.href} rel="noreferrer noopener" target="_blank">${to}</a>`;
-}
 
 /// A dialog over the page. `Escape` and a click beside it close it; the focus goes back to where it was.
 export class Sheet extends Component {
