@@ -1,16 +1,19 @@
-// Accessibility by axe-core: every room and every sheet, light and dark, narrow, medium and wide: no violation.
+// Accessibility by axe-core: every room and every sheet of the relay's page and the agent's, light and dark, narrow,
+// medium and wide: no violation. In the dark the colours are looked at, since all else is the same there.
 //
 // `ORIGIN` and `KEY` look at a page that is there already, in place of a relay of its own; `STATES` picks by a pattern.
 
 import { createRequire } from "node:module";
 import { readFile } from "node:fs/promises";
-import { Person, close, picture } from "./browser.mjs";
+import { Person, picture } from "./browser.mjs";
 import { ok, steps } from "./lib.mjs";
-import { scene } from "./scene.mjs";
+import { relay, scene } from "./scene.mjs";
 
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
-const SIZES = [[400, 800], [1100, 800], [1440, 900]];
+/// What a theme can change: all else of a page is the same in each.
+const COLOURS = ["color-contrast", "link-in-text-block"];
+const SIZES = [[390, 844], [900, 800], [1440, 900]];
 
 /// What is looked at: an address, what is done there, and what must be seen before axe looks.
 const rows = (page) => page.locator("[role=option], [role=row]").first().waitFor();
@@ -32,31 +35,64 @@ const opened = (query) => async (page) => {
   await page.keyboard.press("Enter");
   for (const key of query) await page.keyboard.press(key);
 };
-const STATES = [
+/// Two events marked, so that what can be done to both is there.
+const marked = async (page) => {
+  await rows(page);
+  for (const key of ["Home", "x", "j", "x"]) await page.keyboard.press(key);
+  await page.getByRole("group", { name: "Marked events" }).waitFor();
+};
+const compared = (part) => async (page) => {
+  await marked(page);
+  await page.keyboard.press("=");
+  const sheet = page.getByRole("dialog", { name: "Compare" });
+  await sheet.getByRole("button", { name: part }).click();
+  await sheet.getByText("Comparing…").waitFor({ state: "detached" });
+};
+const inEvent = (button) => async (page) => {
+  await opened("")(page);
+  await page.getByRole("button", { name: button }).first().click();
+  await page.getByRole("dialog").waitFor();
+};
+const exchange = async (page) => {
+  await room("This agent")(page);
+  await page.getByRole("button", { name: /^POST/ }).first().click();
+  await page.getByRole("region", { name: "An exchange" }).waitFor();
+};
+
+const of = (states) => states.filter(([name]) => new RegExp(process.env.STATES ?? "").test(name));
+const RELAY = of([
   ["events", "/", rows], ["event", "/", opened("")], ["answer", "/", opened("t")], ["headers", "/", opened("tt")], ["attempts", "/", opened("ttt")], ["raw", "/", opened("v")], ["hex", "/", opened("vv")],
   ["failing", "/events?q=is:dead", opened("")], ["refused", "/events?q=is:refused", opened("")], ["nothing fits", "/events?q=zzzzzz", (page) => page.locator("main").waitFor()],
   ["mistake", "/events?q=is:nonsense", (page) => page.locator("main").waitFor()],
-  ["keys", "/", pressed("?", /keys/i)], ["edit", "/", pressed("e", /edit/i)],
+  ["keys", "/", pressed("?", /keys/i)], ["edit", "/", pressed("e", /edit/i)], ["save", "/", inEvent("Save…")], ["where to", "/events?q=is:delivered", pressed("r", /where to/i)],
+  ["marked", "/", marked], ["compare", "/", compared("Request body")], ["compare headers", "/", compared("Headers")],
   ["endpoints", "/endpoints", room("Endpoints")], ["endpoint", "/endpoints/github", room("github")], ["new endpoint", "/endpoints", clicked("Endpoints", "New endpoint")],
   ["pause", "/endpoints/github", clicked("github", /Pause/)], ["agents", "/agents", room("Agents")], ["disconnect", "/agents", clicked("Agents", /Disconnect/)],
   ["dead letters", "/dead", room("Dead letters")], ["revive all", "/dead", clicked("Dead letters", /Revive all/)], ["figures", "/figures", room("Figures")],
   ["access", "/access", room("Access")], ["new token", "/access", clicked("Access", "New token")], ["not there", "/endpoints/nothing", room("nothing")],
-].filter(([name]) => new RegExp(process.env.STATES ?? "").test(name));
+]);
+const AGENT = of([
+  ["agent events", "/", rows], ["agent event", "/", opened("")], ["agent answer", "/", opened("t")], ["agent edit", "/", pressed("e", /edit/i)], ["agent compare", "/", compared("Answer")],
+  ["this agent", "/agent", room("This agent")], ["an exchange", "/agent", exchange], ["agent endpoints", "/endpoints", room("Endpoints")], ["agent dead letters", "/dead", room("Dead letters")], ["agent figures", "/figures", room("Figures")],
+]);
+const FIRST = of([["first run", "/", (page) => page.getByRole("heading", { name: "Nothing has come yet" }).waitFor()]]);
+const OUT = of([["login", "/", (page) => page.getByRole("dialog", { name: "Open the inspector" }).waitFor()]]);
 
-let at;
-async function look(theme, [width, height]) {
-  const login = process.env.ORIGIN ? `${process.env.ORIGIN}/#key=${process.env.KEY ?? "x"}` : await at.relay.page();
+let at, empty;
+
+/// Looks at states of one page in a browser of its own; `login` is an address that logs in, or where nobody does.
+async function look(login, states, theme, [width, height]) {
   const person = await Person.come({ origin: new URL(login).origin, theme, width, height, init: [AXE] });
+  const wrong = [];
   try {
-    await person.open(login).then((page) => page.locator("main").waitFor());
-    const wrong = [];
-    for (const [name, path, ready] of STATES) {
+    if (login.includes("#")) await person.open(login).then((page) => page.locator("main").waitFor());
+    for (const [name, path, ready] of states) {
       const page = await person.open(path);
       try {
         await ready(page);
         // What slides or fades in has its last colours then.
         await page.evaluate(() => Promise.all(document.getAnimations().map((one) => one.finished.catch(() => null))));
-        const { violations } = await page.evaluate((tags) => globalThis.axe.run(document, { runOnly: tags, resultTypes: ["violations"] }), TAGS);
+        const { violations } = await page.evaluate((only) => globalThis.axe.run(document, { runOnly: only, resultTypes: ["violations"] }), theme === "light" ? TAGS : COLOURS);
         for (const one of violations) wrong.push(`${name}: ${one.id} (${one.impact}): ${one.nodes.slice(0, 3).map((node) => `${node.target.join(" ")} ${node.any[0]?.message ?? node.all[0]?.message ?? ""}`).join(" | ")}`);
         const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
         if (wide > 0) wrong.push(`${name}: ${wide} px wider than the window`);
@@ -66,15 +102,21 @@ async function look(theme, [width, height]) {
       await picture(page, `${name.replaceAll(" ", "-")}-${theme}-${width}`);
       await page.close();
     }
-    ok(!wrong.length, `\n  ${wrong.join("\n  ")}`);
-    return `${STATES.length} states`;
   } finally {
     await person.leave();
   }
+  return wrong;
 }
 
-await steps([
-  ...(process.env.ORIGIN ? [] : [["a relay with some of everything", async () => { at = await scene(); }]]),
-  ...["light", "dark"].flatMap((theme) => SIZES.map((size) => [`axe ${theme} ${size[0]}`, () => look(theme, size)])),
-  ["the browser ends", close],
-]);
+async function all(theme, size) {
+  const wrong = [];
+  if (process.env.ORIGIN) wrong.push(...await look(`${process.env.ORIGIN}/#key=${process.env.KEY ?? "x"}`, RELAY, theme, size));
+  else {
+    wrong.push(...await look(await at.relay.page(), RELAY, theme, size), ...await look(await at.agent.page(), AGENT, theme, size));
+    wrong.push(...await look(`${at.relay.origin}/`, OUT, theme, size), ...await look(await empty.page(), FIRST, theme, size));
+  }
+  ok(!wrong.length, `\n  ${wrong.join("\n  ")}`);
+}
+
+if (!process.env.ORIGIN) [at, empty] = await Promise.all([scene(), relay()]);
+await steps(...["light", "dark"].map((theme) => SIZES.map((size) => [`axe ${theme} ${size[0]}`, () => all(theme, size)])));

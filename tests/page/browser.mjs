@@ -4,20 +4,20 @@
 import { chromium } from "playwright-core";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import { ends } from "./lib.mjs";
 
 const PICTURES = process.env.PICTURES ?? "";
 // `evil.test` leads to this machine, as a name does whose owner wants it to.
 const args = ["--host-resolver-rules=MAP evil.test 127.0.0.1", ...(process.getuid?.() === 0 ? ["--no-sandbox"] : [])];
 let browser;
 
-export async function launch() {
-  browser ??= await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args });
+/// The browser of this process; it ends with all that was started.
+export function launch() {
+  browser ??= chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args }).then((one) => {
+    ends(() => one.close());
+    return one;
+  });
   return browser;
-}
-
-export async function close() {
-  await browser?.close();
-  browser = undefined;
 }
 
 /// Runs in the page before anything else of it: notes policy reports, and marks each element that a script makes.
@@ -42,9 +42,8 @@ function watch() {
 export class Person {
   static async come({ origin, theme = "light", width = 1440, height = 900, init = [], permissions = ["clipboard-read", "clipboard-write"], reducedMotion = "reduce" }) {
     const person = new Person();
-    await launch();
     Object.assign(person, { origin, faults: [], expected: [], asked: [] });
-    person.context = await browser.newContext({ viewport: { width, height }, colorScheme: theme, reducedMotion, acceptDownloads: true });
+    person.context = await (await launch()).newContext({ viewport: { width, height }, colorScheme: theme, reducedMotion, acceptDownloads: true });
     await person.context.grantPermissions(permissions, { origin });
     await person.context.addInitScript(watch);
     for (const content of init) await person.context.addInitScript({ content });

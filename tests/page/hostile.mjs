@@ -1,14 +1,16 @@
-// Hostile content through every view, tab, form, sheet and export of the page: it stays text. And pages of other
-// origins: they can neither read nor act.
+// Hostile content through every view, tab, form, sheet and export of the page, the relay's and the agent's: it stays
+// text. And pages of other origins: they can neither read nor act.
 
-import { createHmac } from "node:crypto";
 import { createServer, request } from "node:http";
-import { Person, close, picture } from "./browser.mjs";
+import { Person, picture } from "./browser.mjs";
 import { BODIES, TEXTS } from "./corpus.mjs";
+import { signed, search } from "./journey.mjs";
 import { Agent, Handler, equal, ok, steps, until } from "./lib.mjs";
-import { SECRET, TABLES, relay as start } from "./scene.mjs";
+import { TABLES, relay as start } from "./scene.mjs";
 
-let relay, ids = [], person;
+/// `events` are `{name, id, plain, kept}`, oldest first; of a `plain` one only the head is hostile.
+let relay, agent;
+const events = [];
 
 /// A webhook with raw parts, as no client would send it.
 function post(path, body, headers) {
@@ -21,8 +23,6 @@ function post(path, body, headers) {
   });
 }
 
-const signed = (body) => `sha256=${createHmac("sha256", SECRET).update(body).digest("hex")}`;
-
 async function fill() {
   relay = await start(TABLES.replace('schedule = ["100ms"]', 'schedule = ["1h"]'));
   // The answer is as bad as the webhook was.
@@ -30,8 +30,8 @@ async function fill() {
     status: came.headers["x-bad"] ? 500 : 200, headers: { "content-type": came.headers["content-type"] ?? "text/html", "x-echo": came.headers["x-note"] ?? "" },
     body: came.body.subarray(0, 60_000),
   })).start();
-  await Agent.start(relay, "github", handler.port, { name: "agent" });
-  await Agent.start(relay, "ask", handler.port, { name: TEXTS[0] }).catch(() => Agent.start(relay, "ask", handler.port, { name: "img-src-x" }));
+  agent = await Agent.start(relay, "github", handler.port, { name: "<svg/onload=alert(1)>", args: ["--inspect-addr", "127.0.0.1:0"] });
+  await Agent.start(relay, "ask", handler.port, { name: "<img/src=x/onerror=alert(1)>" });
   for (const [at, [name, type, body, encoding]] of BODIES.entries()) {
     const text = TEXTS[at % TEXTS.length], bytes = Buffer.from(body);
     const came = await post(at % 3 ? "/github" : "/ask", bytes, {
@@ -39,108 +39,239 @@ async function fill() {
       ...(encoding ? { "content-encoding": encoding } : {}), ...(at % 5 === 1 ? { "x-bad": "1" } : {}),
     });
     ok(came.status < 600 && came.id, `${name}: ${came.status}`);
-    ids.push([name, came.id]);
+    events.push({ name, id: came.id, kept: at % 3 > 0 });
   }
   for (const text of TEXTS) {
     const came = await post(`/github/${encodeURIComponent(text)}?q=${encodeURIComponent(text)}`, "{}", { "content-type": text, "x-github-event": text, "x-hub-signature-256": `sha256=${text}` });
     ok([400, 401].includes(came.status), `a wrong signature got ${came.status}`);
-    if (came.id) ids.push([`refused ${text}`, came.id]);
+    if (came.id) events.push({ name: `refused ${text}`, id: came.id, plain: true });
     await post(`/ask/${text}?${text}`, text, { "x-note": text }).catch(() => null);
   }
-  return `${ids.length} events`;
 }
 
-/// Until the page has drawn twice; a body that keeps it busy for seconds is a failure.
-const idle = async (page, name) => {
-  const ms = await page.evaluate(() => new Promise((done) => {
+/// Presses keys one after the other, each followed by a frame, within the page: `{slowest, strange}`, the longest frame
+/// in milliseconds, and elements that no script of the page made.
+const pressed = (page, keys) => page.evaluate(async (keys) => {
+  let slowest = 0;
+  const strange = [];
+  for (const key of keys) {
     const from = performance.now();
-    requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - from)));
-  }));
-  ok(ms < 3000, `${name} keeps the page busy for ${Math.round(ms)} ms`);
-};
+    (document.activeElement ?? document.body).dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+    await new Promise((drawn) => { requestAnimationFrame(() => setTimeout(drawn)); });
+    slowest = Math.max(slowest, performance.now() - from);
+    strange.push(...globalThis.__strange().slice(0, 3).map((html) => `${key}: ${html}`));
+  }
+  return { slowest, strange };
+}, keys);
 
-/// Opens a sheet by its key and closes it again.
-async function sheet(page, key, name) {
-  await page.keyboard.press(key);
-  await page.getByRole("dialog").waitFor();
-  await idle(page, name);
+/// The same, and it must be good. What keeps the page busy for seconds is a failure.
+async function press(page, name, keys) {
+  const { slowest, strange } = await pressed(page, keys);
+  ok(slowest < 3000, `${name} keeps the page busy for ${Math.round(slowest)} ms`);
+  equal(strange, [], name);
+}
+
+/// What is open in a sheet, from what opens it until it is shut.
+async function sheet(page, name, opens, within = async () => null) {
+  await opens();
+  const dialog = page.getByRole("dialog").last();
+  await dialog.waitFor();
+  await press(page, name, ["Shift"]);
+  await within(dialog);
   await page.keyboard.press("Escape");
   await page.getByRole("dialog").waitFor({ state: "detached" });
 }
 
-/// Through the tabs and forms of the event that is open, and its sheets.
-async function through(page, name) {
-  await page.locator(".detail h2").first().waitFor();
-  await page.locator(".detail [aria-busy=true]").waitFor({ state: "detached" });
-  for (let tab = 0; tab < 4; tab++) {
-    for (let form = 0; form < 3; form++) {
-      await page.keyboard.press("v");
-      await idle(page, name);
-    }
-    await page.keyboard.press("t");
-    await idle(page, name);
+/// The detail of an event, whole.
+const opened = (page, id) => page.waitForFunction((id) => {
+  const detail = document.querySelector(".detail");
+  return detail?.querySelector(".facts")?.textContent.includes(id) && !detail.querySelector("[aria-busy=true]");
+}, id);
+
+/// Request and answer in three forms each, headers, attempts, and back.
+const STATES = ["v", "v", "v", "t", "v", "v", "v", "t", "t", "t"], HEAD = ["t", "t", "t", "t"];
+
+async function event(page, { name, id, plain }) {
+  await opened(page, id);
+  for (const colorScheme of ["dark", "light"]) {
+    await page.emulateMedia({ colorScheme });
+    await press(page, name, plain ? HEAD : STATES);
   }
-  await page.locator(".detail").first().focus();
-  if (await page.getByRole("button", { name: /^Edit and replay/ }).count()) await sheet(page, "e", name);
-  equal(await page.evaluate(() => [typeof globalThis.polluted, typeof {}.polluted, document.cookie]), ["undefined", "undefined", ""], name);
+  if (!plain) await sheet(page, `${name}, to be edited`, () => page.keyboard.press("e"));
 }
 
-/// Events beside each other, in pairs as they come.
-async function compared(page) {
+/// Every event from the newest to the oldest, as a person goes through a list.
+async function every(page, of) {
+  const left = new Map(of.map((one) => [one.id, one]));
+  await page.locator("[role=row][data-id]").first().waitFor();
+  await page.getByRole("grid").focus();
+  await page.keyboard.press("Home");
+  let before = "";
+  while (left.size) {
+    const other = page.waitForFunction((before) => {
+      const id = document.querySelector("[role=row][aria-selected=true]:not([hidden])")?.dataset.id;
+      return id !== before && id;
+    }, before);
+    const id = await other.then((found) => found.jsonValue(), () => null);
+    ok(id, `the list ends before ${[...left.values()].map((one) => one.name)}`);
+    const one = left.get(before = id);
+    if (one) await event(page, one);
+    left.delete(id);
+    await page.getByRole("grid").focus();
+    await page.keyboard.press("j");
+  }
+}
+
+async function views() {
+  const person = await Person.come({ origin: relay.origin });
+  const page = await person.open(await relay.page());
+  await page.locator("main").waitFor();
+  await every(page, events);
+  await person.clean("the list and its events");
+  await person.leave();
+  return `${events.length} events`;
+}
+
+/// Save, compare, replay with what it says, search, and the rooms.
+async function acts() {
+  const person = await Person.come({ origin: relay.origin });
+  const page = await person.open(await relay.page());
+  await page.locator("[role=row][data-id]").first().waitFor();
+  const said = page.getByRole("status").filter({ hasText: /\S/ }).last();
+  for (const { name, id } of events.filter((one) => one.kept).filter((_, at) => at % 8 === 0)) {
+    await page.goto(`${relay.origin}/e/${encodeURIComponent(id)}`);
+    await opened(page, id);
+    const save = page.getByRole("button", { name: "Save…" });
+    for (const form of ["Raw body", "curl for a shell", "curl for PowerShell", ".http file", "HAR 1.2", "Cassette"]) {
+      await save.click();
+      const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: form, exact: true }).click()]).catch(async (error) => {
+        throw new Error(`${name} is not saved as ${form}: ${await page.getByRole("dialog").innerText()}: ${error.message}`);
+      });
+      ok(/^[\w.-]+\.(bin|sh|ps1|http|har|jsonl)$/.test(file.suggestedFilename()), `${name} is saved as ${file.suggestedFilename()}`);
+      await file.cancel();
+      await page.getByRole("dialog").waitFor({ state: "detached" });
+    }
+    await page.getByRole("button", { name: "Copy as curl" }).click();
+    await said.waitFor();
+    await press(page, name, ["Shift"]);
+    await person.clean(`${name}, saved`);
+  }
+  await page.goto(`${relay.origin}/events?q=is:delivered`);
+  await page.locator("[role=row][data-id]").first().waitFor();
+  await page.getByRole("grid").focus();
+  await page.keyboard.press("Home");
+  await sheet(page, "where to", () => page.keyboard.press("r"), async (dialog) => {
+    await dialog.getByRole("radio").first().check();
+    await dialog.getByRole("button", { name: "Replay", exact: true }).click();
+  });
+  await page.locator(".toast").filter({ hasText: / in / }).waitFor();
+  await press(page, "what a replay says", ["Shift"]);
+  await person.clean("replayed");
+
   await page.goto(`${relay.origin}/`);
   await page.locator("[role=row][data-id]").first().waitFor();
   await page.getByRole("grid").focus();
   for (let pair = 0; pair < 15; pair++) {
-    for (const key of ["j", "x", "j", "x"]) await page.keyboard.press(key);
-    await sheet(page, "=", `pair ${pair}`);
-    await page.getByRole("button", { name: "Unmark all" }).click();
-    await page.getByRole("grid").focus();
+    await press(page, `pair ${pair}`, ["j", "x", "j", "x"]);
+    await sheet(page, `pair ${pair}`, () => page.keyboard.press("="), async (dialog) => {
+      for (const part of ["Headers", "Answer", "Timing", "Request body"]) {
+        await dialog.getByRole("button", { name: part }).click();
+        await dialog.getByText("Comparing…").waitFor({ state: "detached" });
+        await press(page, `pair ${pair}, ${part}`, ["Shift"]);
+      }
+    });
+    await press(page, `pair ${pair}`, ["Escape"]);
   }
+  await sheet(page, "many marked ones", async () => {
+    await press(page, "many", ["Home", "J", "J", "J"]);
+    await page.getByRole("group", { name: "Marked events" }).getByRole("button", { name: "Save…" }).click();
+  });
+  await press(page, "many", ["Escape"]);
+  await person.clean("compared");
+
+  // Of a query that is none, and of what is not there, the browser writes a line of its own.
+  person.expected.push(/status of 40[04] \(.*\/api\/v1\/(events|endpoints)/);
+  const field = search(page);
+  for (const text of TEXTS) {
+    await field.fill(text);
+    await press(page, `the query ${text}`, ["Shift"]);
+  }
+  for (const key of ["type:", "path:", "agent:", "why:"]) {
+    await field.fill("");
+    await field.pressSequentially(key);
+    await page.getByRole("option").first().waitFor();
+    await press(page, `what is offered for ${key}`, ["Shift"]);
+  }
+  await person.clean("searched");
+  await person.leave();
 }
 
-async function every(theme) {
-  person = await Person.come({ origin: relay.origin, theme });
+async function rooms(theme) {
+  const person = await Person.come({ origin: relay.origin, theme });
   await person.open(await relay.page()).then((page) => page.locator("main").waitFor());
-  const page = await person.open("/");
-  await page.locator("[role=option], [role=row]").first().waitFor();
-  for (const [name, id] of ids) {
-    await page.goto(`${relay.origin}/e/${encodeURIComponent(id)}`);
-    await through(page, name);
-    await person.clean(name);
-  }
-  await compared(page);
-  await person.clean("compare");
-  // Of what is not there, and of a query that is none, the browser writes a line of its own.
   person.expected.push(/status of 40[04] \(.*\/api\/v1\/(events|endpoints)/);
+  const page = await person.open("/");
   for (const path of ["/", "/events?q=is:refused", `/events?q=${encodeURIComponent(`"${TEXTS[0]}"`)}`, `/events?q=${encodeURIComponent(TEXTS[2])}`, "/endpoints", "/endpoints/github", `/endpoints/${encodeURIComponent(TEXTS[0])}`, "/agents", "/dead", "/figures", "/access", `/e/${encodeURIComponent(TEXTS[0])}`]) {
     await page.goto(relay.origin + path);
     await page.locator("main").waitFor();
     await page.locator("[aria-busy=true]").waitFor({ state: "detached" });
+    await press(page, path, ["Shift"]);
     await picture(page, `hostile-${path.replaceAll(/\W+/g, "-").slice(0, 40)}-${theme}`);
     await person.clean(path);
   }
-  await page.goto(`${relay.origin}/events?q=is:refused`);
-  await page.getByText(TEXTS[0], { exact: false }).first().waitFor();
+  await page.goto(`${relay.origin}/e/${events.at(-1).id}?tab=headers`);
+  await page.locator(".detail").getByText(TEXTS.at(-1)).first().waitFor();
+  await person.clean("refused");
   await person.leave();
-  return `${ids.length} events`;
+}
+
+/// The agent's own page: what it passes on, and what its tap holds.
+async function tapped() {
+  const address = await agent.page();
+  const person = await Person.come({ origin: new URL(address).origin });
+  // Of what did not pass through this agent.
+  person.expected.push(/status of 404 \(.*\/api\/v1\/agent\/exchanges\//);
+  const page = await person.open(address);
+  await every(page, events.slice(0, 20));
+  await page.getByRole("link", { name: "This agent" }).click();
+  const all = page.getByRole("button", { name: /^\S+ \// });
+  await all.first().waitFor();
+  const many = await all.count();
+  for (let at = 0; at < many; at++) {
+    await all.nth(at).click();
+    await page.getByRole("region", { name: "An exchange" }).waitFor();
+    await press(page, `exchange ${at}`, ["Shift"]);
+  }
+  await picture(page, "hostile-agent");
+  await person.clean("the agent's page");
+  await person.leave();
+  return `${many} exchanges`;
 }
 
 async function exports() {
-  for (const [name, id] of ids) for (const as of ["curl", "curl-ps", "http", "har", "cassette"]) {
-    const answer = await fetch(`${relay.origin}/api/v1/events/${id}/export?as=${as}`, { headers: { authorization: `Bearer ${relay.admin_token}` } });
-    const text = await answer.text();
-    ok(answer.ok || answer.status === 409 || answer.status === 404, `${name} as ${as}: ${answer.status} ${text.slice(0, 200)}`);
-    equal(answer.headers.get("x-content-type-options"), "nosniff", as);
-    ok(!/html|javascript|svg/.test(answer.headers.get("content-type") ?? ""), `${as} comes as ${answer.headers.get("content-type")}`);
-    if (as === "har" && answer.ok) JSON.parse(text);
-  }
-  for (const [name, id] of ids.slice(0, 20)) for (const accept of ["text/html", "image/svg+xml", "*/*"]) {
-    const answer = await fetch(`${relay.origin}/api/v1/events/${id}/body`, { headers: { authorization: `Bearer ${relay.admin_token}`, accept } });
+  const headers = { authorization: `Bearer ${relay.admin_token}` };
+  await Promise.all(["curl", "curl-ps", "http", "har", "cassette"].map(async (as) => {
+    for (const { name, id } of events) {
+      const answer = await fetch(`${relay.origin}/api/v1/events/${id}/export?as=${as}`, { headers });
+      const text = await answer.text();
+      ok(answer.ok || answer.status === 409 || answer.status === 404, `${name} as ${as}: ${answer.status} ${text.slice(0, 200)}`);
+      equal(answer.headers.get("x-content-type-options"), "nosniff", as);
+      ok(!/html|javascript|svg/.test(answer.headers.get("content-type") ?? ""), `${as} comes as ${answer.headers.get("content-type")}`);
+      if (as === "har" && answer.ok) JSON.parse(text);
+    }
+  }));
+  let bodies = 0;
+  for (const { name, id } of events) for (const accept of ["text/html", "image/svg+xml", "*/*"]) {
+    const answer = await fetch(`${relay.origin}/api/v1/events/${id}/body`, { headers: { ...headers, accept } });
+    await answer.arrayBuffer();
     if (!answer.ok) continue;
+    bodies++;
     equal(answer.headers.get("content-type"), "application/octet-stream", name);
     ok(/attachment/.test(answer.headers.get("content-disposition") ?? ""), `${name}: no attachment`);
     ok(/sandbox/.test(answer.headers.get("content-security-policy") ?? ""), `${name}: no sandbox`);
   }
+  ok(bodies > BODIES.length, `only ${bodies} bodies came`);
+  return `${events.length} events, ${bodies} bodies`;
 }
 
 /// What a page of another origin tries; it tells what it could read.
@@ -189,7 +320,9 @@ async function forged() {
   await until("it still answers", async () => relay.call("GET", "/events"));
 }
 
-await steps([
-  ["webhooks that mean harm", fill], ["exports and bodies", exports], ["every view, light", () => every("light")], ["every view, dark", () => every("dark")],
-  ["pages of other origins", others], ["forged hosts", forged], ["the browser ends", close],
-]);
+await fill();
+await steps(
+  [["the list and every event, light and dark", views]],
+  [["exports and bodies", exports], ["save, replay, compare, search", acts], ["pages of other origins", others], ["forged hosts", forged]],
+  [["the agent's page", tapped], ["the rooms, light", () => rooms("light")], ["the rooms, dark", () => rooms("dark")]],
+);

@@ -202,8 +202,12 @@ export class Journey {
     equal(status, 401, "its status");
     await row(this.page, "401").waitFor(PATIENCE);
     await this.open(row(this.page, "401"));
-    const { sentence, state } = await this.relay.call("GET", `/events/${id}`);
-    equal(state, "refused", "its state");
+    equal((await this.relay.call("GET", `/events/${id}`)).state, "refused", "its state");
+    // One explanation is under way at a time; the relay's own comes soon after the request.
+    const sentence = await until("the relay says why", async () => {
+      const told = (await this.relay.call("GET", `/events/${id}`)).sentence;
+      return /encoded|spaces|compact|parsed/i.test(told) && told;
+    });
     await detail(this.page).getByText("Refused").first().waitFor(PATIENCE);
     await this.page.keyboard.press("w");
     await detail(this.page).getByText(/encoded|spaces|compact|parsed/i).first().waitFor(PATIENCE);

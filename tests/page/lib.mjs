@@ -15,6 +15,9 @@ const PROGRAM = process.env.RELAY_PROGRAM ?? "";
 const PATIENCE_MS = 30_000;
 const started = [];
 
+/// Has something ended with all that was started.
+export const ends = (stop) => { started.push({ stop }); };
+
 /// Ends everything that was started, the newest first.
 export async function end() {
   for (const one of started.splice(0).reverse()) await one.stop().catch((error) => console.error(`could not be stopped: ${error.message}`));
@@ -146,6 +149,12 @@ export class Agent {
     await agent.process.line(/attached|ready/);
     return agent;
   }
+  /// The address of its own page, with its key, where it was started with `--inspect-addr`. The key stands in a file of
+  /// the user's alone, since these lines go into logs.
+  async page() {
+    const { address, key_file: file } = JSON.parse((await this.process.line(/^.*"key_file".*$/))[0]);
+    return `${address}#key=${(await readFile(file, "utf8")).trim()}`;
+  }
   stop() {
     return this.process.stop();
   }
@@ -189,21 +198,24 @@ export async function github(relay, endpoint, secret, body, { type = "push", id 
   return { status: answer.status, id: answer.headers.get("relay-event-id"), text: await answer.text() };
 }
 
-/// Runs steps in order; one that fails does not stop those behind it. Ends the process.
-export async function steps(list) {
+/// Runs lists of steps, the lists side by side and the steps of each in order; one that fails does not stop those behind
+/// it. Ends the process.
+export async function steps(...lists) {
   const only = process.env.ONLY?.split(",");
   let failed = 0;
-  for (const [name, step] of list) {
-    if (only && !only.some((one) => name.startsWith(one))) continue;
-    const from = Date.now();
-    try {
-      const note = await step();
-      console.log(`ok      ${name}${note ? `: ${note}` : ""} (${Date.now() - from} ms)`);
-    } catch (error) {
-      failed += 1;
-      console.log(`FAILED  ${name}: ${error.stack ?? error}`);
+  await Promise.all(lists.map(async (list) => {
+    for (const [name, step] of list) {
+      if (only && !only.some((one) => name.startsWith(one))) continue;
+      const from = Date.now();
+      try {
+        const note = await step();
+        console.log(`ok      ${name}${note ? `: ${note}` : ""} (${Date.now() - from} ms)`);
+      } catch (error) {
+        failed += 1;
+        console.log(`FAILED  ${name}: ${error.stack ?? error} (${Date.now() - from} ms)`);
+      }
     }
-  }
+  }));
   await end();
   console.log(failed ? `${failed} failed` : "all passed");
   process.exit(failed ? 1 : 0);

@@ -33,7 +33,7 @@ export async function relay(tables = TABLES, options = {}) {
 export async function scene() {
   const at = await relay();
   const handler = await new Handler((request) => ANSWERS[request.headers["x-github-event"]] ?? { status: 200, headers: { "content-type": "application/json" }, body: '{"taken":true}' }).start();
-  const agent = await Agent.start(at, "github", handler.port);
+  const agent = await Agent.start(at, "github", handler.port, { args: ["--inspect-addr", "127.0.0.1:0"] });
   const asks = await Agent.start(at, "ask", handler.port, { name: "edge-1" });
   const body = (n) => JSON.stringify({ ref: "refs/heads/main", n, commits: [{ id: "0d1a26e", message: "Carry the ones" }], note: "naïve €" }, null, n % 2);
   for (let n = 0; n < 6; n++) await github(at, "github", SECRET, body(n), { type: n % 2 ? "push" : "pull_request.opened", path: `/hooks?n=${n}` });

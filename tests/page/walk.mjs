@@ -1,11 +1,12 @@
-// The walk: a first run, the journey with a mouse, and what must hold when the relay freezes, starts again, ends a
-// session, has many tabs, or is gone.
+// The walks: the journey with a mouse, the same with the keyboard alone, where the focus is always seen and never lost,
+// and what must hold at a first run and when the relay freezes, starts again, ends a session, has many tabs, or is gone.
+//
+// Each has a relay and a browser's profile of its own, so they go side by side.
 
 import { execFile } from "node:child_process";
-import { readFile } from "node:fs/promises";
 import { promisify } from "node:util";
-import { Person, close, picture } from "./browser.mjs";
-import { Mouse } from "./hands.mjs";
+import { Person, picture } from "./browser.mjs";
+import { Keys, Mouse } from "./hands.mjs";
 import { Journey, row, search } from "./journey.mjs";
 import { Agent, Handler, Relay, equal, github, ok, sha256, steps, until } from "./lib.mjs";
 import { SECRET, relay as start } from "./scene.mjs";
@@ -64,7 +65,10 @@ async function frozen() {
   const [person, page] = await watching(relay, "type:frozen");
   person.expected.push(/Failed to load resource|net::ERR|429|503|401/);
   let n = 0;
-  const send = async (many) => { for (let i = 0; i < many; i++) await github(relay, "pay", SECRET, `{"n":${n++}}`, { type: "frozen" }); };
+  // A relay that stood still may end what was under way; its sender tries again.
+  const send = async (many) => {
+    for (let i = 0; i < many; i++) await until("it is taken", () => github(relay, "pay", SECRET, `{"n":${n}}`, { type: "frozen", id: `frozen-${n}` }).catch(() => null)).then(() => { n++; });
+  };
   await send(4);
   await complete(page, relay, "frozen");
   relay.process.signal("SIGSTOP");
@@ -140,9 +144,7 @@ async function pulled() {
   const relay = await start();
   const handler = await new Handler().start();
   const agent = await Agent.start(relay, "github", handler.port, { args: ["--inspect-addr", "127.0.0.1:0"] });
-  // The key stands in a file of the user's alone, since these lines go into logs.
-  const said = JSON.parse((await agent.process.line(/^.*"key_file".*$/))[0]);
-  const address = `${said.address}#key=${(await readFile(said.key_file, "utf8")).trim()}`;
+  const address = await agent.page();
   await github(relay, "github", SECRET, '{"seen":"at the socket"}', { type: "tapped" });
   const person = await Person.come({ origin: new URL(address).origin });
   person.expected.push(/Failed to load resource|net::ERR|50[234]/);
@@ -161,7 +163,7 @@ async function pulled() {
   await agent.stop();
 }
 
-await steps([
-  ["1 a first run", first], ...new Journey(Mouse).steps(),
-  ["10 the relay freezes and starts again", frozen], ["11 eight tabs", tabs], ["12 the key expires", expired], ["13 the cable is pulled", pulled], ["the browser ends", close],
-]);
+await steps(
+  new Journey(Mouse).steps(), new Journey(Keys).steps(),
+  [["1 a first run", first], ["10 the relay freezes and starts again", frozen], ["11 eight tabs", tabs], ["12 the key expires", expired], ["13 the cable is pulled", pulled]],
+);

@@ -3,6 +3,7 @@
 //! Everything that is started is ended when it is dropped. Waits are bounded and wait for a state.
 
 pub mod agents;
+pub mod browser;
 pub mod endpoints;
 pub mod fidelity;
 pub mod handler;
