@@ -6,7 +6,7 @@
 
 import { Problem, about, call, isAbort } from "./api.js";
 import { batch, computed, signal } from "./html.js";
-import { follow, hear, news } from "./live.js";
+import { follow, hear, news, position } from "./live.js";
 import { Rows } from "./rows.js";
 import { judge } from "./judge.js";
 
@@ -33,7 +33,7 @@ export const leftOut = signal(0);
 const changed = () => { version.value++; };
 const set = (change) => { state.value = { ...state.value, ...change }; };
 
-let asking = new AbortController(), stopStream = null, streamId = "", pages = { [""]: null };
+let asking = new AbortController(), stopStream = null, askedAt = "", pages = { [""]: null };
 
 /// Shows what a query finds.
 export function find(query) {
@@ -90,6 +90,7 @@ export const asRead = (row) => Object.assign(row, { rev: (row.rev ?? 0) - 0.5 })
 async function ask(query, one) {
   try {
     one.at = performance.now();
+    if (!query.after) askedAt = position();
     const page = await call("GET", "/events", { query, signal: one.signal });
     page.events.forEach(asRead);
     return page;
@@ -188,7 +189,8 @@ function arrive(fresh) {
   if (arrivals.size > 100_000) arrivals.clear();
 }
 
-/// A query that finds some has a stream of its own, as long as somebody looks at this tab.
+/// A query that finds some has a stream of its own, as long as somebody looks at this tab. It begins with what came
+/// since the first page was asked for; where that is not known, the page is asked for once more.
 function watch() {
   const wanted = shown.query && live.value && !document.hidden && !state.value.problem;
   if (!wanted || stopStream) {
@@ -198,16 +200,20 @@ function watch() {
     }
     return;
   }
-  const { query, rows } = shown;
+  const { query, rows } = shown, from = askedAt;
+  let isWhole = from !== "";
   stopStream = follow({
     query: { q: query, types: "rows" },
-    from: streamId,
+    from,
     onState: () => null,
     onEvent: (id, event, data) => {
       if (shown.query !== query) return;
       if (event === "rows") {
         arrive(rows.put(data.rows ?? []));
         changed();
+      } else if (event === "hello" && !isWhole) {
+        isWhole = true;
+        reload();
       } else if (event === "resync") reload({ force: data?.why === "restarted", deep: data?.why === "many_changed" });
     },
   });

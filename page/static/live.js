@@ -22,6 +22,8 @@ export function hear(hearer) {
 }
 
 let lastId = "";
+/// What the news have come to; a stream that goes on from there misses nothing that came since.
+export const position = () => lastId;
 
 async function loadAgents() {
   const told = await call("GET", "/agents").catch(() => null);
