@@ -29,7 +29,10 @@ use axum::{
 };
 
 pub(crate) use self::{gate::AdminGate, inspector::inspector, listener::serve};
+use relay_proto::printable::escaped;
+
 use crate::{
+    acme::MissingCertificate,
     agents::token::{AgentToken, TokenHash},
     api::{Api, Mount, problem, tokens},
     metrics::{CertificateExpiry, Form, Gauges},
@@ -100,6 +103,12 @@ async fn ready(State(probes): State<Probes>) -> (StatusCode, String) {
     let closed = routes.endpoints().filter(|endpoint| endpoint.verify.is_closed());
     let mut lines: Vec<_> = closed.map(|endpoint| format!("secret_unavailable {}\n", endpoint.name)).collect();
     lines.sort();
+    // Not a reason to take the relay out of traffic either: the CA has to reach it for there to be one.
+    for MissingCertificate { domain, why, retry_at } in probes.services.acme.missing() {
+        let why = why.unwrap_or_else(|| "one is ordered".to_owned());
+        let retry_at = retry_at.map(|at| format!("; the next try is at {at:.0}")).unwrap_or_default();
+        lines.push(format!("certificate_missing {domain}: {}{retry_at}\n", escaped(&why)));
+    }
     // Live traffic goes on without the store.
     if let Health::Away { since } = &*probes.services.delivery.store.health().borrow() {
         lines.push(format!("store_away since {since:.0}\n"));

@@ -24,6 +24,7 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    acme::AcmeTask,
     admin::{self, AdminGate, Readiness},
     agents::{Agents, outcomes::LateOutcome, token::TokenHash},
     api::Api,
@@ -90,6 +91,7 @@ pub(crate) struct App {
     admin: Router,
     own: Arc<OwnServices>,
     late_outcomes: mpsc::Receiver<LateOutcome>,
+    certificates: AcmeTask,
     relay: Relay,
 }
 
@@ -126,7 +128,7 @@ impl App {
             page: None,
             warnings: config.warnings.clone(),
         };
-        let (services, late_outcomes) =
+        let (services, late_outcomes, certificates) =
             Services::build(config, &opened.store, &opened.vault, clock, sockets.max_connections).await?;
         let (server, store) = (config.server.clone(), config.store.clone());
         let (is_dev, source, public) = (source.flags.dev.is_some(), source.clone(), started.public);
@@ -153,12 +155,12 @@ impl App {
             last: Vec::new(),
             _state: opened.state,
         };
-        Ok(Self { sockets, workers: server.workers.get(), store, admin, own, late_outcomes, relay })
+        Ok(Self { sockets, workers: server.workers.get(), store, admin, own, late_outcomes, certificates, relay })
     }
 
     /// Serves on this runtime and on threads with one each.
     pub(crate) fn serve(self) -> anyhow::Result<Relay> {
-        let Self { sockets, workers, store, admin, own, late_outcomes, mut relay } = self;
+        let Self { sockets, workers, store, admin, own, late_outcomes, certificates, mut relay } = self;
         for number in 1..workers {
             let public = sockets.public.iter().map(OpenListener::try_clone).collect::<Result<_, _>>()?;
             relay.start_worker(number, public, Arc::clone(&own))?;
@@ -172,6 +174,7 @@ impl App {
         let begun = Deed::new(Actor::relay(), "relay.start", None);
         let begun = Deed { detail: Some(concat!("relay-server ", env!("CARGO_PKG_VERSION")).to_owned()), ..begun };
         relay.services.audit.did(begun, audit::OK);
+        tokio::spawn(certificates.run(stop.clone()));
         let agents = Arc::clone(&relay.services.agents);
         tokio::spawn(housekeeping(Arc::clone(delivery), agents, store, stop.clone()));
         tokio::spawn(runtime_config::end_graces(Arc::clone(&relay.runtime_config), stop.clone()));

@@ -68,6 +68,8 @@ mod listen;
 pub mod metrics;
 
 mod config;
+
+mod acme;
 mod ingress;
 
 mod services;

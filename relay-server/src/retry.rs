@@ -87,14 +87,19 @@ fn jittered(wait: Duration, random: u32) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-/// A Retry-After value (RFC 9110, section 10.2.3): seconds, or a date.
+/// A handler's Retry-After value: a wait up to [`MAX_WAIT`].
 pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+    asked_wait(value, now).map(|wait| wait.min(MAX_WAIT))
+}
+
+/// A Retry-After value (RFC 9110, section 10.2.3): seconds, or a date. It has no bound.
+pub(crate) fn asked_wait(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Some(value.parse().map_or(MAX_WAIT, Duration::from_secs).min(MAX_WAIT));
+        return Some(value.parse().map_or(Duration::MAX, Duration::from_secs));
     }
     let date = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
-    Some(Duration::try_from(date.duration_since(now)).unwrap_or_default().min(MAX_WAIT))
+    Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
 }
 
 /// A set of statuses, such as 408, 425, 429 and all from 500 to 599.

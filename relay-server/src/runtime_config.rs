@@ -228,6 +228,7 @@ impl RuntimeConfig {
         if let Some(files) = files {
             tls.take_over(files);
         }
+        self.services.acme.set(config.tls.as_ref().and_then(|settings| settings.acme.clone()));
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }

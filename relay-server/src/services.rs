@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::{
+    acme::{Acme, AcmeTask},
     agents::{AgentSettings, Agents, outcomes::LateOutcome},
     audit::Audit,
     clock::{Clock, wall},
@@ -40,17 +41,18 @@ pub(crate) struct Services {
     pub streams: Arc<NewsStreams>,
     pub ingress: Arc<Ingress>,
     pub tls: Arc<TlsServer>,
+    pub acme: Arc<Acme>,
 }
 
 impl Services {
-    /// What agents say of attempts that nobody waits for comes out of the receiver.
+    /// What agents say of attempts that nobody waits for comes out of the receiver; the task gets certificates.
     pub(crate) async fn build(
         config: &Config,
         store: &Arc<dyn Store>,
         vault: &Vault,
         clock: Clock,
         max_connections: usize,
-    ) -> anyhow::Result<(Self, mpsc::Receiver<LateOutcome>)> {
+    ) -> anyhow::Result<(Self, mpsc::Receiver<LateOutcome>, AcmeTask)> {
         let (metrics, routes) = (Arc::new(Metrics::default()), SharedRoutes::default());
         let (meters, audit) = (Arc::<TokenMeters>::default(), Audit::build(store, &clock, config.audit).await?);
         meters.recall(store).await?;
@@ -67,6 +69,8 @@ impl Services {
         let (budget, lasts) = (config.limits.refused_budget, config.store.kind.is_durable());
         let refused = Refused::build(budget, lasts, Arc::clone(store), Arc::clone(agents.registry()));
         let tls = Arc::new(tls(config)?);
+        let settings = config.tls.as_ref().and_then(|tls| tls.acme.clone());
+        let (acme, certificates) = Acme::build(settings, vault.clone(), &tls).await;
         let ingress =
             Ingress::build(config, max_connections, &routes, &agents, &delivery, &providers, &refused, &journal, &tls);
         let (figures, streams) = (Arc::default(), NewsStreams::build(&journal, &delivery));
@@ -84,8 +88,9 @@ impl Services {
             streams,
             ingress,
             tls,
+            acme,
         };
-        Ok((services, late_outcomes))
+        Ok((services, late_outcomes, certificates))
     }
 }
 

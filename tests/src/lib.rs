@@ -9,6 +9,7 @@ pub mod fidelity;
 pub mod handler;
 pub mod hosts;
 pub mod link;
+pub mod pebble;
 pub mod power_loss;
 pub mod process;
 pub mod program;

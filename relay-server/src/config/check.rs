@@ -5,6 +5,7 @@
 //! and an endpoint that signs is closed there. Invariants: every limit that leaves here lies within bounds stated here; a
 //! signed endpoint holds at least one usable key or is closed.
 
+mod acme;
 mod clients;
 mod delivery;
 mod endpoint;
@@ -36,6 +37,7 @@ use crate::mask::Masks;
 use crate::state::Others;
 use crate::store::StoreKind;
 
+pub(crate) use acme::email;
 pub(super) use token::token_name;
 
 const VERSION: i64 = 1;
@@ -93,6 +95,9 @@ fn whole<'t>(texts: &[Text], roots: &[Section<'t>], context: Context<'_>, report
     let limits = limits(main);
     let store = store(main, context, server.state_dir.as_deref());
     let audit = audit(main);
+    if let Some(acme) = tls.as_ref().and_then(|tls| tls.acme.as_deref()) {
+        acme::look_around(acme, &server, &store, &main.section("tls", ""));
+    }
     let rows = verify::ProviderRows::new(texts, roots);
     let masks = inspect(main);
     let rows = endpoint::EndpointBounds {

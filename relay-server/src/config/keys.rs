@@ -7,10 +7,12 @@ pub(super) const SERVER: &str = "\
     listen http_listen admin admin_hosts inspector_host public_url state_dir trusted_proxies drain_timeout \
     workers max_connections max_connections_per_address";
 pub(super) const LISTEN: &str = "addr tls proxy_protocol clients v6only mode";
-pub(super) const TLS: &str = "cert key certificate clients";
+pub(super) const TLS: &str = "cert key certificate clients acme";
 pub(super) const CERTIFICATE: &str = "cert key";
 pub(super) const CLIENTS: &str = "name ca crl hosts";
 pub(super) const CLIENT_CERTIFICATE: &str = "clients names";
+pub(super) const ACME: &str = "domains email directory ca challenge dns_hook eab";
+pub(super) const EAB: &str = "kid key";
 pub(super) const STORE: &str = "url max_size retention pending_retention";
 pub(super) const LIMITS: &str = "\
     max_body max_head max_in_flight_per_agent max_sessions body_budget refused_budget journal_budget \

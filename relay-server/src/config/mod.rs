@@ -31,6 +31,7 @@ use relay_program::config::{Origin, Problem, Problems, Shown, Text};
 use serde_json::Value as Json;
 
 use self::check::Context;
+pub(crate) use self::check::email as check_email;
 pub(crate) use self::dev::dev_banner;
 pub(crate) use self::edit::{EditError, add_token, remove_token};
 pub(crate) use self::flags::{Dev, Flags};
@@ -38,7 +39,8 @@ use self::rows::Rows;
 pub(crate) use self::secrets::{MAX_SECRET_BYTES, read_secret};
 use self::secrets::{Surroundings, Unseal, nothing_sealed};
 pub(crate) use self::settings::{
-    Listen, ProcessLimits, ProxyProtocol, PublicListener, Server, StoreSpec, Timeouts, TlsSettings,
+    AcmeChallenge, AcmeSettings, Listen, ProcessLimits, ProxyProtocol, PublicListener, Server, StoreSpec, Timeouts,
+    TlsSettings,
 };
 pub(crate) use self::values::PublicUrl;
 use crate::agents::token::Tokens;

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::cidr::Cidr;
 use super::values::PublicUrl;
 use crate::store::StoreKind;
@@ -107,6 +109,61 @@ impl fmt::Display for Listen {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TlsSettings {
     pub files: TlsFiles,
+    pub acme: Option<Arc<AcmeSettings>>,
+}
+
+/// `tls.acme`: certificates that the relay gets by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct AcmeSettings {
+    /// Lower case, each once; one may begin with `*.`.
+    pub domains: Vec<String>,
+    pub email: Option<String>,
+    /// The CA, by the URL of its directory.
+    pub directory: String,
+    /// The root by which the CA's own server is believed, beside the system's.
+    pub ca: Option<PathBuf>,
+    pub challenge: AcmeChallenge,
+    /// A program and its arguments, for dns-01.
+    pub dns_hook: Vec<String>,
+    pub eab: Option<AcmeEab>,
+}
+
+/// How the CA is shown that a domain leads here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum AcmeChallenge {
+    /// By a handshake on port 443.
+    #[default]
+    TlsAlpn01,
+    /// By a file on port 80.
+    Http01,
+    /// By a TXT record.
+    Dns01,
+}
+
+impl AcmeChallenge {
+    pub(crate) const ALL: [Self; 3] = [Self::TlsAlpn01, Self::Http01, Self::Dns01];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::TlsAlpn01 => "tls-alpn-01",
+            Self::Http01 => "http-01",
+            Self::Dns01 => "dns-01",
+        }
+    }
+}
+
+/// What binds an account to one that its owner has at the CA already.
+#[derive(Clone)]
+pub(crate) struct AcmeEab {
+    pub kid: String,
+    /// Not there where no secrets are read.
+    pub key: Option<Arc<Zeroizing<Vec<u8>>>>,
+}
+
+impl fmt::Debug for AcmeEab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcmeEab").field("kid", &self.kid).finish_non_exhaustive()
+    }
 }
 
 /// `[store]`: where events are kept, and for how long.

@@ -351,3 +351,49 @@ fn a_rule_for_certificates_names_clients_that_there_are() {
     let error = load(&GOOD.replace("[[endpoint]]", &format!("{twice}[[endpoint]]"))).expect_err("two with one name");
     assert!(error.contains("two with the name \"partners\""), "{error}");
 }
+
+#[test]
+fn certificates_by_acme_are_said_with_a_domain_and_what_its_challenge_needs() {
+    let with = |keys: &str| load(&format!("{GOOD}[tls]\nacme = {{ {keys} }}\n"));
+    let config = with("domains = [\"Hooks.Example.com\", \"hooks.example.com\"], email = \"ops@example.com\"");
+    let acme = config.expect("loads").tls.and_then(|tls| tls.acme).expect("acme");
+    assert_eq!(acme.domains, ["hooks.example.com"]);
+    assert_eq!(acme.directory, "https://acme-v02.api.letsencrypt.org/directory");
+    let hook = "challenge = \"dns-01\", dns_hook = [\"/bin/sh\", \"hook\"]";
+    let acme = with(&format!("domains = [\"*.example.com\"], {hook}")).expect("loads").tls.expect("tls").acme;
+    assert_eq!(acme.expect("acme").dns_hook, ["/bin/sh", "hook"]);
+    let eab = with("domains = [\"a.example\"], eab = { kid = \"1\", key = \"env:SECRET\" }").expect_err("refused");
+    assert!(eab.contains("env:SECRET is not base64url") && !eab.contains("Everybody"), "{eab}");
+    for (keys, expected) in [
+        ("domains = []", "tls.acme.domains: no domain is named"),
+        ("domains = [\"*.example.com\"]", "\"*.example.com\" can only be shown by dns-01, not by tls-alpn-01"),
+        ("domains = [\"192.0.2.1\"]", "\"192.0.2.1\" is an address"),
+        ("domains = [\"a b\"]", "is not a host name"),
+        ("domains = [\"*.*.example.com\"], challenge = \"dns-01\"", "is not a host name"),
+        ("domains = [\"a.example\"], challenge = \"dns-01\"", "dns-01 needs a program"),
+        ("domains = [\"a.example\"], challenge = \"dns-02\"", "\"dns-02\" is not a challenge"),
+        ("domains = [\"a.example\"], dns_hook = [\"x\"]", "it is for dns-01"),
+        ("domains = [\"a.example\"], challenge = \"http-01\"", "server.http_listen"),
+        ("domains = [\"a.example\"], challenge = \"dns-01\", dns_hook = [\"/no/such\"]", "/no/such is no file"),
+        ("domains = [\"a.example\"], email = \"ops\"", "\"ops\" is not an address of e-mail"),
+        ("domains = [\"a.example\"], directory = \"http://ca.example/dir\"", "not the https URL"),
+        ("domains = [\"a.example\"], ca = \"/no/such.pem\"", "cannot read /no/such.pem"),
+        ("domains = [\"a.example\"], eab = { kid = \"1\", key = \"hunter2\" }", "not a reference to a secret"),
+        ("domains = [\"a.example\"], eab = { kid = \"1\" }", "missing field `key`"),
+        ("domain = [\"a.example\"]", "domain"),
+    ] {
+        let errors = with(keys).map(|_| ()).expect_err("refused");
+        assert!(errors.contains(expected) && !errors.contains("hunter2"), "{keys}: {errors}");
+    }
+    let warned = |config: Result<Config, String>| {
+        config.expect("loads").warnings.iter().map(|warning| format!("{warning}\n")).collect::<String>()
+    };
+    let memory = load(&format!("{GOOD}[store]\nurl = \"memory:\"\n[tls]\nacme = {{ domains = [\"a.example\"] }}\n"));
+    assert!(warned(memory).contains("forgets certificates"));
+    let at = |url: &str| {
+        let text = GOOD.replacen("listen =", &format!("public_url = \"{url}\"\nlisten ="), 1);
+        warned(load(&format!("{text}[tls]\nacme = {{ domains = [\"a.example\", \"*.b.example\"], {hook} }}\n")))
+    };
+    assert!(at("https://c.example").contains("no certificate is ordered for c.example"));
+    assert_eq!(at("https://a.example") + &at("https://x.b.example"), "");
+}

@@ -334,6 +334,16 @@ async fn init_writes_a_config_that_passes_its_own_check_and_overwrites_nothing()
     assert!(said.contains("ok: 2 endpoints, 1 token\n"), "{said}");
     assert_eq!(run(&init).await.0, Some(1), "nothing is overwritten");
 
+    let acme = ["init", "--public-url", "https://hooks.example.com", "--acme", "ops@example.com", "--dir", "public"];
+    let (code, said) = run(&acme).await;
+    assert!(code == Some(0) && said.contains("its ports 443 and 80"), "{said}");
+    let (code, said) = run(&["config", "check", "--config", "public/relay.toml"]).await;
+    assert!(code == Some(0) && said.contains("ok: 0 endpoints, 1 token\n"), "{said}");
+    let (_, shown) = run(&["config", "show", "--config", "public/relay.toml"]).await;
+    for line in ["domains = [\"hooks.example.com\"]", "challenge = \"tls-alpn-01\"", "email = \"ops@example.com\""] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+
     let wrong = ["init", "--public-url", "https://hooks.example.com", "--endpoint", "gh=githb", "--dir", "other"];
     let (code, said) = run(&wrong).await;
     assert!(code == Some(2) && said.contains("there are none, github"), "{said}");

@@ -1,6 +1,7 @@
 //! What a relay and an agent do, end to end, as processes. One program, since each links everything anew:
 //! `cargo test -p relay-tests --test ways -- kept::` runs one module of it.
 
+mod acme;
 mod agent;
 mod agent_events;
 mod api;

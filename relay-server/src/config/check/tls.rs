@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use relay_program::config::{Place, Section};
 
-use super::{Context, clients, doubt};
+use super::{Context, acme, clients, doubt};
 use crate::config::keys;
 use crate::config::settings::TlsSettings;
 use crate::tls::{CertificateFiles, TlsFiles};
@@ -44,12 +44,13 @@ pub(super) fn settings(main: &Section<'_>, context: Context<'_>) -> Option<TlsSe
         row.require(&["cert", "key"]);
         pair(row, &row.here(), context, [None, None])
     }));
-    if certificates.is_empty() && report.errors() == before {
-        let help = "set cert = \"FILE\" and key = \"FILE\", or leave [tls] out";
+    let acme = acme::settings(&tls, context);
+    if certificates.is_empty() && acme.is_none() && report.errors() == before {
+        let help = "set cert = \"FILE\" and key = \"FILE\", or acme, or leave [tls] out";
         report.error(&place, "neither certificate nor key is named", help);
     }
     let clients = clients::clients(&tls, context);
-    Some(TlsSettings { files: TlsFiles { certificates, clients } })
+    Some(TlsSettings { files: TlsFiles { certificates, clients }, acme })
 }
 
 /// A certificate and its key, where both are named.
