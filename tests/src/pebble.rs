@@ -59,7 +59,7 @@ impl Port {
 #[derive(Debug)]
 pub struct Pebble {
     folder: tempfile::TempDir,
-    names: Child,
+    _names: Child,
     authority: Child,
     acme: Port,
     management: Port,
@@ -98,7 +98,7 @@ impl Pebble {
         let names = run(&mut names, "Starting management server").await?;
         let authority = authority(folder.path(), &acme, &management, &names_port, [tls, http], lifetime_days).await?;
         let (tls, http) = (tls.number, http.number);
-        Ok(Self { folder, names, authority, acme, management, names_port, records, tls, http, own })
+        Ok(Self { folder, _names: names, authority, acme, management, names_port, records, tls, http, own })
     }
 
     /// Ends it, and starts another one in its place, which knows nothing of what the first one did.
