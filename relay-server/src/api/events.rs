@@ -168,11 +168,14 @@ struct Part {
 }
 
 impl Part {
-    fn of(offset: Option<u64>, headers: &HeaderMap) -> Self {
-        match ask::range(headers).filter(|_| offset.is_none()) {
+    fn of(offset: Option<u64>, headers: &HeaderMap) -> Result<Self, ApiError> {
+        if offset.is_some_and(|offset| i64::try_from(offset).is_err()) {
+            return Err(ApiError::bad_request("`offset` is larger than 2^63 - 1"));
+        }
+        Ok(match ask::range(headers).filter(|_| offset.is_none()) {
             Some((from, to)) => Self { from, to, is_range: true },
             None => Self { from: offset.unwrap_or(0), to: None, is_range: false },
-        }
+        })
     }
 
     /// At most so many bytes.
@@ -216,7 +219,7 @@ async fn body(
     AskedQuery(From { offset }): AskedQuery<From>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (wanted, found) = (Part::of(offset, &headers), look_up(&api, &who, &id).await?);
+    let (wanted, found) = (Part::of(offset, &headers)?, look_up(&api, &who, &id).await?);
     if let FoundEvent::Kept(record) = &found {
         let event = &record.summary;
         let read = part(&api, event, wanted.from, wanted.most(&who));
@@ -267,7 +270,7 @@ async fn answer_body(
 ) -> Result<Response, ApiError> {
     let found = look_up(&api, &who, &id).await?;
     let kept = found.answer_body(number).ok_or_else(no_attempt)?;
-    let wanted = Part::of(offset, &headers);
+    let wanted = Part::of(offset, &headers)?;
     let name = format!("{}-answer-{number}", found.id());
     Ok(wanted.answer(wanted.cut(&who, &kept), kept.len() as u64, &name))
 }

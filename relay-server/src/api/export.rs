@@ -45,19 +45,20 @@ const MAX_FILES_OF_TOKEN: usize = 2;
 const MAX_PAGES: usize = 100;
 
 pub(super) fn operations() -> Vec<Operation> {
-    let (read, octets) = (Needs::Right(Right::Read), "application/octet-stream");
-    vec![
-        Operation::get("/events/{id}/export", read, one)
-            .says("An event as a file")
-            .query::<ExportQuery>()
-            .answers_as(200, octets),
+    let read = Needs::Right(Right::Read);
+    let files = |operation: Operation| {
+        let kinds = ["application/octet-stream", "text/plain", "application/json", "application/x-ndjson"];
+        kinds.into_iter().fold(operation, |operation, kind| operation.answers_as(200, kind))
+    };
+    let both = [
+        Operation::get("/events/{id}/export", read, one).says("An event as a file").query::<ExportQuery>(),
         Operation::post("/events/export", read, many)
             .says("Several events as one file, by their ids or by a query, in order of time")
             .audits(Audited::Behind("event.export"))
             .query::<ExportQuery>()
-            .takes::<ExportAsked>()
-            .answers_as(200, octets),
-    ]
+            .takes::<ExportAsked>(),
+    ];
+    both.into_iter().map(files).collect()
 }
 
 #[derive(Deserialize, IntoParams)]

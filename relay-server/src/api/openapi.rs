@@ -84,14 +84,17 @@ fn described(operation: &Operation) -> utoipa::openapi::path::Operation {
             RequestBodyBuilder::new().content("application/json", MediaType::new(Some(DocContent::reference(schema))));
         described = described.request_body(Some(body.build()));
     }
+    let mut responses: BTreeMap<u16, DocResponse> = BTreeMap::new();
     for (status, content) in &operation.answers {
-        let mut response = DocResponse::new("");
+        let response = responses.entry(*status).or_insert_with(|| DocResponse::new(""));
         match content {
             DocContent::Json { schema, .. } => {
                 response.content.insert("application/json".to_owned(), media(Some(schema)));
             }
             DocContent::Other(kind) => drop(response.content.insert((*kind).to_owned(), media(None))),
         }
+    }
+    for (status, response) in responses {
         described = described.response(status.to_string(), response);
     }
     let mut problem = DocResponse::new("It cannot be done; `code` says why");

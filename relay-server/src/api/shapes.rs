@@ -54,6 +54,7 @@ pub(crate) struct EndpointDetail {
     pub secret_available: bool,
     pub attached: Vec<AttachedSummary>,
     /// Its secrets without what they are, in their order.
+    #[serde(default)]
     pub secrets: Vec<EndpointSecret>,
     /// As they would stand in a file.
     pub settings: Value,

@@ -10,6 +10,7 @@ mod badhttp;
 mod client_certificates;
 mod commands;
 mod diff;
+mod document;
 mod door;
 mod edge;
 mod faults;
