@@ -101,7 +101,7 @@ impl Changed {
 
 /// Has an event say of itself what its changed content does: by that it is listed, signed and put in order.
 fn describe_anew(event: &mut Summary, endpoint: &Endpoint, head: &Head, body: &[u8]) {
-    let lines = sign::Lines(&head.sent.headers);
+    let lines = sign::SchemeLines(&head.sent.headers);
     let request = Request { method: &head.sent.method, url: &head.arrival.url, headers: &lines, body };
     let EventMeta { id, kind } = endpoint.verify.event_of(&request);
     (event.sender_id, event.event_type) = (id, kind);

@@ -112,7 +112,7 @@ struct Text {
 impl Text {
     fn sign(&self, body: &[u8], long: Option<&Long>, now_unix_s: i64) -> Result<Afresh, CannotSign> {
         let Head { sent, arrival, .. } = &self.head;
-        let lines = Lines(&sent.headers);
+        let lines = SchemeLines(&sent.headers);
         let request = Request { method: &sent.method, url: &arrival.url, headers: &lines, body };
         let tag = arrival.signer.as_ref().and_then(|tag| HEXLOWER.decode(tag.as_bytes()).ok());
         // A replay is an event of its own: it was verified under the id of the first, and its signature is as old.
@@ -170,9 +170,9 @@ async fn whole(bodies: &Bodies, endpoint: &EndpointName, id: EventId, size: u64)
 }
 
 /// Header lines as a scheme reads them.
-pub(super) struct Lines<'a>(pub(super) &'a HeaderBlock);
+pub(super) struct SchemeLines<'a>(pub(super) &'a HeaderBlock);
 
-impl relay_schemes::Headers for Lines<'_> {
+impl relay_schemes::Headers for SchemeLines<'_> {
     fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {
         self.0.iter().filter(|(line, _)| *line == name.as_bytes()).for_each(|(_, value)| each(value));
     }
