@@ -4,9 +4,18 @@ use std::path::Path;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
-use relay_tests::{process::Server, sender::send};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use relay_tests::{
+    process::Server,
+    sender::send,
+    tls::{certificate_for, client, settings},
+};
+use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 const HOST: &str = "inspect.example";
 const CONFIG: &str = "inspector_host = \"inspect.example\"\ntrusted_proxies = [\"127.0.0.0/8\"]\n\
@@ -97,4 +106,90 @@ async fn a_session_is_a_cookie_that_only_the_pages_own_host_sets_and_takes() {
     assert_eq!(left.status().as_u16(), 200);
     assert!(header(&left, "set-cookie").contains("Max-Age=0") && !header(&left, "set-cookie").contains(key));
     assert_eq!(status("GET", "/api/v1/events", &[own]).await, 401);
+}
+
+/// A question over a connection that stands, under HTTP/1.1 or HTTP/2.
+enum Asker {
+    One(hyper::client::conn::http1::SendRequest<Full<Bytes>>),
+    Two(hyper::client::conn::http2::SendRequest<Full<Bytes>>),
+}
+
+impl Asker {
+    async fn connect(relay: &Server, trusted: &CertificateDer<'static>, alpn: &str) -> Self {
+        let tcp = TcpStream::connect(&relay.public).await.expect("connects");
+        let config = client(trusted, alpn.as_bytes()).expect("a certificate");
+        let name = ServerName::try_from(HOST).expect("a name");
+        let stream = TokioIo::new(TlsConnector::from(config).connect(name, tcp).await.expect("trusts"));
+        if alpn == "h2" {
+            let (asker, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.expect("HTTP/2");
+            tokio::spawn(connection);
+            return Self::Two(asker);
+        }
+        let (asker, connection) = hyper::client::conn::http1::handshake(stream).await.expect("HTTP/1.1");
+        tokio::spawn(connection);
+        Self::One(asker)
+    }
+
+    async fn begin(&mut self, method: &str, path: &str, lines: Lines<'_>, body: &str) -> Response<Incoming> {
+        let body = Full::new(Bytes::from(body.to_owned()));
+        let request = Request::builder().method(method);
+        let request = lines.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let answer = match self {
+            Self::One(asker) => {
+                let request = request.uri(path).header("host", HOST).body(body).expect("lawful");
+                asker.ready().await.expect("it is free");
+                asker.send_request(request).await
+            }
+            Self::Two(asker) => {
+                let request = request.uri(format!("https://{HOST}{path}")).body(body).expect("lawful");
+                asker.send_request(request).await
+            }
+        };
+        answer.expect("answers")
+    }
+
+    async fn ask(&mut self, method: &str, path: &str, lines: Lines<'_>, body: &str) -> Response<Bytes> {
+        let (head, body) = self.begin(method, path, lines, body).await.into_parts();
+        Response::from_parts(head, body.collect().await.expect("whole").to_bytes())
+    }
+}
+
+#[tokio::test]
+async fn over_tls_it_needs_no_proxys_word_under_either_http() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let trusted = certificate_for(folder.path(), &[HOST.to_owned()]).expect("a certificate");
+    let config = format!(
+        "inspector_host = \"{HOST}\"\n{}[[endpoint]]\nname = \"open\"\nmode = \"assured\"\nverify = \"none\"\n",
+        settings(folder.path())
+    );
+    let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+    let relay = Server::start(program, "127.0.0.1:0", &config, &[]).await.expect("a relay");
+    let login = json!({ "token": relay.admin_token().expect("a token") }).to_string();
+    for alpn in ["http/1.1", "h2"] {
+        let mut asker = Asker::connect(&relay, &trusted, alpn).await;
+        let page = asker.ask("GET", "/", &[], "").await;
+        assert_eq!(
+            (page.status().as_u16(), header(&page, "content-type")),
+            (200, "text/html; charset=utf-8"),
+            "{alpn}"
+        );
+        assert_eq!(asker.ask("GET", "/api/v1/events", &[], "").await.status(), 401, "{alpn}");
+        assert_eq!(asker.ask("POST", "/api/v1/sessions", &[JSON], &login).await.status(), 403, "{alpn}");
+        let opened = asker.ask("POST", "/api/v1/sessions", &[JSON, ORIGIN], &login).await;
+        let cookie = header(&opened, "set-cookie").split(';').next().expect("a cookie").to_owned();
+        assert!(opened.status() == 200 && cookie.starts_with("__Host-relay=rk_"), "{alpn}: {cookie}");
+        // HTTP/2 may send each cookie on a line of its own.
+        let own = [("cookie", "a=b"), ("cookie", cookie.as_str())];
+        assert_eq!(asker.ask("GET", "/api/v1/events", &own, "").await.status(), 200, "{alpn}");
+        assert_eq!(asker.ask("POST", "/api/v1/endpoints/open/pause", &own, "").await.status(), 403, "{alpn}");
+        let acts = [&own[..], &[ORIGIN]].concat();
+        assert_eq!(asker.ask("POST", "/api/v1/endpoints/open/pause", &acts, "").await.status(), 200, "{alpn}");
+        let mut stream = asker.begin("GET", "/api/v1/stream?types=rows&q=", &own, "").await;
+        let first = stream.body_mut().frame().await.expect("it begins").expect("whole").into_data().expect("data");
+        assert!(first.windows(12).any(|text| text == b"event: hello"), "{alpn}: {first:?}");
+        if alpn == "h2" {
+            assert_eq!(asker.ask("GET", "/api/v1/events", &own, "").await.status(), 200, "beside the stream");
+        }
+    }
 }

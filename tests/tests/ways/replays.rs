@@ -22,6 +22,8 @@ const CONFIG: &str = "[[endpoint]]\nname = \"open\"\nmode = \"assured\"\nverify 
     [[endpoint]]\nname = \"live\"\nmode = \"live\"\nverify = \"none\"\n\
     [[endpoint]]\nname = \"hub\"\nmode = \"assured\"\n\
     verify = { provider = \"github\", secrets = [\"env:HOOK\"] }\n\
+    [[endpoint]]\nname = \"pay\"\nmode = \"assured\"\n\
+    verify = { provider = \"stripe\", secrets = [\"env:HOOK\"] }\n\
     [[token]]\nname = \"team\"\nsecrets = [\"env:TEAM\"]\nendpoints = [\"*\"]\n\
     rights = [\"attach\", \"read\", \"replay\"]\n";
 
@@ -79,7 +81,7 @@ async fn agent(relay: &Server) -> (Vec<Agent>, Handler, mpsc::UnboundedReceiver<
     });
     let handler = handler.await.expect("a handler");
     let mut agents = Vec::new();
-    for endpoint in ["open", "live", "hub"] {
+    for endpoint in ["open", "live", "hub", "pay"] {
         let more = ["--name", "here"];
         let started = Agent::start(Path::new(PROGRAM), &relay.public, TEAM, endpoint, &handler.port(), &more).await;
         agents.push(started.expect("attaches"));
@@ -121,7 +123,7 @@ async fn a_changed_event_says_what_it_is_now_and_that_nobody_proved_it() {
     for edit in [
         json!({ "method": "CONNECT" }),
         json!({ "method": "TRACE" }),
-        json!({ "target": "/x\"y" }),
+        json!({ "target": "/x?y\"z" }),
         json!({ "headers": [["x-long", "x".repeat(70_000)]] }),
         json!({ "headers": [["host", "a"], ["host", "b"]] }),
     ] {
@@ -214,20 +216,20 @@ async fn a_live_exchange_is_exported_where_all_of_it_is_there() {
 async fn an_endpoint_says_when_it_was_last_used_and_with_which_secret() {
     let relay = relay().await;
     let (_agents, _handler, mut calls) = agent(&relay).await;
-    let show = async || read(&ask(&relay, "GET", "endpoints/hub", &Value::Null).await);
+    let show = async || read(&ask(&relay, "GET", "endpoints/pay", &Value::Null).await);
     let before = show().await;
     assert_eq!(
         (&before["last_event"], &before["secrets"]),
         (&Value::Null, &json!([{ "number": 1, "last_verified": null }]))
     );
-    let lines = signed("github", SECRET, b"{}").expect("signs");
-    let mut lines: Vec<_> = lines.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    lines.push(("x-github-delivery", "d-1"));
-    let id = post(&relay, "/hub", &lines, "{}").await;
+    let body = "{\"id\":\"evt_1\"}";
+    let lines = signed("stripe", SECRET, body.as_bytes()).expect("signs");
+    let lines: Vec<_> = lines.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let id = post(&relay, "/pay", &lines, body).await;
     next(&mut calls).await;
     let after = show().await;
     assert!(after["last_event"].is_string() && after["secrets"][0]["last_verified"].is_string(), "{after}");
-    assert_eq!(post(&relay, "/hub", &lines, "{}").await, id, "a repeat");
+    assert_eq!(post(&relay, "/pay", &lines, body).await, id, "a repeat");
     let event = read(&ask(&relay, "GET", &format!("events/{id}"), &Value::Null).await);
     assert_eq!(event["repeats"], 1, "{event}");
 }
