@@ -8,3 +8,4 @@ mod crowd;
 mod disk;
 mod kills;
 mod scale;
+mod watchers;
