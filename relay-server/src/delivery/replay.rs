@@ -104,7 +104,9 @@ fn describe_anew(event: &mut Summary, endpoint: &Endpoint, head: &Head, body: &[
     let lines = sign::SchemeLines(&head.sent.headers);
     let request = Request { method: &head.sent.method, url: &head.arrival.url, headers: &lines, body };
     let EventMeta { id, kind } = endpoint.verify.event_of(&request);
-    (event.sender_id, event.event_type) = (id, kind);
+    // Without one of its own it is signed under the first one's: a scheme may need it.
+    event.sender_id = id.or(event.sender_id.take());
+    event.event_type = kind;
     if let Some(Order::ByKey(locator)) = endpoint.policy.as_ref().map(|policy| &policy.order) {
         event.order_key = locator.find(&request);
     }

@@ -283,7 +283,7 @@ async fn changed_content_is_delivered_and_signed_only_with_the_right_to() {
     let (status, told) = bed.by(&bed.reader, "POST", &replay("fresh"), json!({ "body_text": "x" })).await;
     assert_eq!((status, &told["code"]), (StatusCode::FORBIDDEN, &json!("may_not_sign")));
     let (status, _) = bed.by(&bed.signer, "POST", &replay("keep"), json!({ "target": "/a\r\nx: y" })).await;
-    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
 }
 
 #[tokio::test]
