@@ -51,7 +51,7 @@ export default live((props, own) => {
   const of = own.agent.data.value ?? {}, diffs = own.diffs.data.value?.diffs ?? [], tap = of.tap ?? {};
   return html`<${Room} title="This agent" asked=${own.agent}>
     <${Facts} of=${[["name", of.name], ["link", html`<${Look} of=${LINK.get(of.state)} text=${line(of.state)} />`], ["why", of.why], ["tries again", of.again_at && until(of.again_at)], ["since", html`<${Ago} at=${of.since} />`], ["way and back", dur(of.link_us)], ["relay", of.relay, true], ["version", of.version]]} />
-    <${Part} title="Targets"><${Table} cap="Targets" k=${(one) => one.endpoint + one.target} of=${of.targets ?? []} cols=${[["endpoint", "", (one) => html`<ul class="plain"><${Standing} of=${{ ...one, name: one.endpoint }} /></ul>`], ["target", "mono wrap", "target"], ["address for senders", "w mono wrap", "public_url"]]} /><//>
+    <${Part} title="Targets"><${Table} cap="Targets" k=${(one) => one.endpoint + one.target} of=${of.targets ?? []} cols=${[["endpoint", "", (one) => html`<ul class="plain lines"><${Standing} of=${{ ...one, name: one.endpoint }} /></ul>`], ["target", "mono wrap", "target"], ["address for senders", "w mono wrap", "public_url"]]} /><//>
     <${Part} title="Tap"><p class="say">What went through this agent since it started, as the handler’s socket saw it: ${count(tap.exchanges ?? 0)} exchanges, ${size(tap.bytes ?? 0)}; ${count(tap.dropped ?? 0)} older ones made room. It stays when the link is down.</p><${Tapped} /><//>
     <${Part} title="Shadow">${diffs.length ? html`<${Table} cap="Results of diff" k="number" of=${diffs} cols=${DIFFS} />` : html`<p class="dim">No event was sent to a second handler. <code>relay-client diff --since 1d --against URL</code> does that.</p>`}<//><//>`;
 }, (props, self) => {

@@ -32,8 +32,11 @@ const clicked = (title, button) => async (page) => {
 const opened = (query) => async (page) => {
   await rows(page);
   await page.keyboard.press("j");
+  await page.locator("[role=row][aria-selected=true]").waitFor();
   await page.keyboard.press("Enter");
+  await page.locator(".detail .facts").waitFor();
   for (const key of query) await page.keyboard.press(key);
+  await page.locator(".detail [aria-busy=true]").waitFor({ state: "detached" });
 };
 /// Two events marked, so that what can be done to both is there.
 const marked = async (page) => {
@@ -94,8 +97,8 @@ async function look(login, states, theme, [width, height]) {
         await page.evaluate(() => Promise.all(document.getAnimations().map((one) => one.finished.catch(() => null))));
         const { violations } = await page.evaluate((only) => globalThis.axe.run(document, { runOnly: only, resultTypes: ["violations"] }), theme === "light" ? TAGS : COLOURS);
         for (const one of violations) wrong.push(`${name}: ${one.id} (${one.impact}): ${one.nodes.slice(0, 3).map((node) => `${node.target.join(" ")} ${node.any[0]?.message ?? node.all[0]?.message ?? ""}`).join(" | ")}`);
-        const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-        if (wide > 0) wrong.push(`${name}: ${wide} px wider than the window`);
+        const wide = await page.evaluate(() => ["html", ".listwrap", ".detail", "main.room", "dialog .sb"].flatMap((part) => [...document.querySelectorAll(part)].filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => `${part} by ${one.scrollWidth - one.clientWidth} px`)));
+        if (wide.length) wrong.push(`${name}: wider than its place: ${wide.join(", ")}`);
       } catch (error) {
         wrong.push(`${name}: ${error.message.split("\n")[0]}`);
       }
