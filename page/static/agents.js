@@ -32,7 +32,7 @@ export default live((props, own) => {
       "POST", `/agents${path(one.session)}/disconnect`, `${line(one.name)} is disconnected`);
     own.again();
   };
-  const ends = may("admin") ? [["", "num", (one) => html`<${Button} label=${`Disconnect ${line(one.name)}`} onClick=${() => end(one)}>Disconnect<//>`]] : [];
+  const ends = may("admin") ? [["", "num", (one) => html`<${Button} label=${`Disconnect ${line(one.name)}`} onClick=${() => end(one)}>Disconnect…<//>`]] : [];
   return html`<${Room} title="Agents" note=${`${agents.length} attached`} asked=${own}>
     ${agents.length ? html`<${Table} cap="Attached agents" k="session" of=${agents} cols=${[...HERE, ...ends]} />`
       : html`<p class="none">No agent is attached. Webhooks of endpoints that keep events wait; live ones get 503.</p>`}

@@ -233,7 +233,7 @@ const oneEndpoint = (query) => /(^|\s)endpoint:[^\s,*"]+(\s|$)/.test(query);
 export default live(({ route: at }, own, self) => {
   const range = (since, until) => own.setQuery(`${at.q.replace(/(^|\s)(since|until):\S+/g, "").trim()} since:${since} until:${until}`.trim(), false);
   return html`<${Search} query=${at.q} view=${at.view} give=${own.giveSearch} onView=${own.setView} onLeave=${own.home} onQuery=${own.setQuery} />
-    <${Hour} onRange=${range} />
+    ${isNew.value ? null : html`<${Hour} onRange=${range} />`}
     <main class=${`split ${own.open.value ? "open" : ""} ${oneEndpoint(at.q) ? "one" : ""} ${isNew.value ? "new" : ""}`}>${isNew.value ? null : html`<h1 class="vh">Events</h1>`}
       <div class="listwrap"><div class="head cols" aria-hidden="true">${columns.map(([text, cls], i) => html`<span key=${i} class=${cls}>${text}</span>`)}</div>
         <div class="rowsbox" ref=${own.holdList}></div><${Empty} onClear=${() => go({ q: "", view: "" })} />

@@ -14,7 +14,7 @@ const Steps = live(({ of }, own) => {
   return html`<ol class="steps">
     <${Step} no="1" title="Start an agent beside your handler" says="It opens the connection; no port is opened on your side."><${Cmd} text=${setup?.agent_command ?? `relay-client listen 3000 ${of.name} --relay ${about.value?.relay?.public_url ?? "URL"}`} />
       <${Wait} ok=${serving.length}>${serving.length ? `${serving.join(", ")} ${serving.length > 1 ? "are" : "is"} attached` : "Waiting for an agent…"}<//><//>
-    <${Step} no="2" title="Send a signed webhook yourself" says=${setup?.curl ? good(setup) : own.setup.problem.value && told(own.setup.problem.value)}>${setup?.curl ? html`<${Cmd} text=${setup.curl} />` : may("create", of.name) ? null : html`<${Needs} right="create" />`}<${Wait}>Waiting for the first request…<//><//>
+    <${Step} no="2" title=${of.provider === "none" ? "Send a webhook yourself" : "Send a signed webhook yourself"} says=${setup?.curl ? good(setup) : own.setup.problem.value && told(own.setup.problem.value)}>${setup?.curl ? html`<${Cmd} text=${setup.curl} />` : may("create", of.name) ? null : html`<${Needs} right="create" />`}<${Wait}>Waiting for the first request…<//><//>
     <${Step} no="3" title=${of.provider === "none" ? "Give this address to the sender" : `Paste this into ${line(of.provider)}`} says=${setup?.how && line(setup.how)}><${Paste} of=${setup} url=${of.url} /><//></ol>`;
 }, ({ of }, self) => {
   const agents = question("/agents", { types: ["agents"], every_s: 5 });

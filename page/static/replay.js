@@ -182,9 +182,10 @@ const Edit = live(({ event, draft, onClose }, own) => {
       : html`<textarea id="edit-body" class="in" spellcheck=${false} value=${draft.body.value} onInput=${set("body")}></textarea>`}</div>
     <p class=${`note ${now.wrong ? "bad" : ""}`} role="status">${now.wrong || `${now.said}; ${changed ? `changed: ${now.changes.join(", ")}` : "nothing changed yet"}`}</p>
     <fieldset class="opts"><legend>Signature</legend>
-      ${!isSigned(event) ? html`<small>Nothing is signed at this endpoint</small>` : may("sign", endpoint) ? radio("sig", "fresh", draft.sig, "Sign afresh", "with the endpoint’s secret; marked Relay-Resigned") : html`<small>Sign afresh: needs the right sign</small>`}
-      ${radio("sig", "keep", draft.sig, "Keep", now.bodyChanged && isSigned(event) ? "the handler will refuse it: the body differs from what was signed" : "as it came, however old it is")}
-      ${now.bodyChanged ? null : radio("sig", "auto", draft.sig, "As the endpoint says", "kept while it is good, else made anew")}</fieldset>
+      ${!isSigned(event) ? html`<small>Nothing is signed at this endpoint</small>` : html`
+      ${may("sign", endpoint) ? radio("sig", "fresh", draft.sig, "Sign afresh", "with the endpoint’s secret; marked Relay-Resigned") : html`<small>Sign afresh: needs the right sign</small>`}
+      ${radio("sig", "keep", draft.sig, "Keep", now.bodyChanged ? "the handler will refuse it: the body differs from what was signed" : "as it came, however old it is")}
+      ${now.bodyChanged ? null : radio("sig", "auto", draft.sig, "As the endpoint says", "kept while it is good, else made anew")}`}</fieldset>
     <${Places} endpoint=${endpoint} all=${draft.all} chosen=${draft.to} />
     <div role="status">${answer ? html`<div class="answered"><p class="note"><${Dot} kind=${answer.isGood ? "ok" : "bad"} shape=${answer.isGood ? "" : "tri"} /><b>${answer.text}</b></p>
       ${answer.done?.headers ? html`<p class="mono dim cut">${answer.done.headers.map(([name, value]) => `${line(name)}: ${line(value)}`).join("   ")}</p>` : null}
