@@ -161,6 +161,12 @@ mod tests {
             }
             seen.push(name);
         }
+        // Asked for at once, not when the module that imports it has come.
+        let frame = file("/").unwrap();
+        let frame = std::str::from_utf8(&frame.bytes).unwrap();
+        let is_named = |name: &str| name == "index.html" || frame.contains(&format!("\"/{name}\""));
+        let late: Vec<_> = seen.iter().filter(|name| !is_named(name)).collect();
+        assert!(late.is_empty(), "the frame does not name {late:?}");
         assert!(seen.contains(&"vendor/preact.mjs".to_owned()) && seen.contains(&"list.js".to_owned()), "{seen:?}");
         assert!(size <= 160_000, "{seen:?} are {size} bytes");
     }
