@@ -135,6 +135,11 @@ impl Agents {
         tokens: &Tokens,
     ) -> Result<Shown, Turned> {
         let (known, now) = (accept::token_of(headers, certificate, tokens), Instant::now());
+        if matches!(known, Err(Turned::Certificate)) {
+            // The token is right, and may be stolen.
+            let deed = Deed::new(Actor::nobody(client), "auth", None);
+            self.audit.note(AuditClass::Refused, deed, "client_certificate");
+        }
         if matches!(known, Err(Turned::Unauthorized)) {
             if headers.contains_key(http::header::AUTHORIZATION) {
                 self.audit.note(AuditClass::Refused, Deed::new(Actor::nobody(client), "auth", None), "unauthorized");

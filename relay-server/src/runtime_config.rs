@@ -239,7 +239,7 @@ impl RuntimeConfig {
     }
 
     /// Makes an endpoint, with secrets of its own that are sealed. What there is to know of it comes back. The token that
-    /// makes it is remembered if it gave every secret: what it refers to is not its own.
+    /// makes it is remembered, and whether it gave every secret: what it refers to is not its own.
     pub(crate) async fn create(
         &self,
         mut row: Table,
