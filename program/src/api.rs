@@ -28,6 +28,51 @@ pub struct AboutRelay {
     /// The relay's clock.
     pub time: String,
     pub public_url: Option<String>,
+    /// Where canaries are sent.
+    pub canaries: Option<AboutCanaries>,
+}
+
+/// What canaries found.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct AboutCanaries {
+    /// Seconds between two rounds.
+    pub every_s: u64,
+    /// Agents of the last round.
+    pub agents: u64,
+    /// Those of them that did not answer the last one.
+    pub failing: u64,
+}
+
+/// The causes of alerts that hold.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct AlertList {
+    pub alerts: Vec<AlertRow>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct AlertRow {
+    /// `dead_letters`, `backlog`, `clock`, `certificate`, `store` or `canary`.
+    pub cause: String,
+    /// What it is about, such as an endpoint or an agent; empty where it is about the relay.
+    pub subject: String,
+    pub message: String,
+    pub since: String,
+}
+
+/// What came of a test alert.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct AlertTested {
+    /// Where it was posted, without its query.
+    pub url: String,
+    /// What was answered.
+    pub status: Option<u16>,
+    /// Why nothing was.
+    pub error: Option<String>,
+    pub taken: bool,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]

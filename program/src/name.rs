@@ -1,9 +1,11 @@
 //! The rule for an endpoint's name, the same at the relay and at the agent.
 //!
 //! Invariant: an [`EndpointName`] can stand in a URL path, a log field and a metric label without quoting, and it
-//! never begins with `_`, because everything under `/_relay` is the relay's own.
+//! begins with `_` only where it is the relay's own: everything under `/_relay` is, and no config can name it.
 
 use std::{borrow::Borrow, fmt, sync::Arc};
+
+use relay_proto::CANARY_ENDPOINT;
 
 /// Longest endpoint name, in bytes.
 pub const MAX_NAME_BYTES: usize = 63;
@@ -39,6 +41,16 @@ impl EndpointName {
             Some(_) if text.len() > MAX_NAME_BYTES => Err(EndpointNameError::TooLong),
             Some(_) => Ok(Self(Arc::from(text))),
         }
+    }
+
+    /// The relay's own endpoint, to which its canaries go.
+    pub fn canary() -> Self {
+        Self(Arc::from(CANARY_ENDPOINT))
+    }
+
+    /// Whether it is one that no config can name.
+    pub fn is_relays_own(&self) -> bool {
+        self.0.starts_with('_')
     }
 
     pub fn as_str(&self) -> &str {

@@ -56,6 +56,8 @@ pub struct Hello {
     pub software: String,
     /// What it offers, at most [`MAX_OFFERS`].
     pub offers: Vec<Offer>,
+    /// It answers the relay's canaries itself ([`crate::CANARY_ENDPOINT`]).
+    pub canaries: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,6 +197,7 @@ mod tag {
     pub(super) const NAME: u64 = 5;
     pub(super) const INSTANCE: u64 = 6;
     pub(super) const OFFER: u64 = 7;
+    pub(super) const CANARIES: u64 = 13;
     // An offer.
     pub(super) const OFFER_ENDPOINT: u64 = 1;
     pub(super) const OFFER_ATTACH: u64 = 2;
@@ -259,6 +262,9 @@ impl Hello {
             }
             put_bytes(out, tag::OFFER, &inner);
         }
+        if self.canaries {
+            put_int(out, tag::CANARIES, 1);
+        }
     }
 
     pub(crate) fn decode(mut payload: Bytes) -> Result<(Self, PeerLimits), ProtocolError> {
@@ -275,6 +281,7 @@ impl Hello {
                     return Err(ProtocolError::TooLarge { what: "number of offers" });
                 }
                 tag::OFFER => hello.offers.push(Offer::decode(value)?),
+                tag::CANARIES => hello.canaries = int(value, "canaries")? == 1,
                 _ => {}
             }
         }

@@ -102,5 +102,8 @@ pub use upgrade::{NotAnUpgrade, UpgradeProtocol, may_upgrade};
 /// The WebSocket subprotocol that both sides must name.
 pub const SUBPROTOCOL: &str = "relay.v1";
 
+/// The relay's own endpoint, to which its canaries go: no endpoint of a config has this name.
+pub const CANARY_ENDPOINT: &str = "_relay.canary";
+
 /// Where on the relay's public listener agents connect.
 pub const CONNECT_PATH: &str = "/_relay/v1/connect";

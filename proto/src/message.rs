@@ -48,6 +48,8 @@ pub struct ResponseHead {
     /// The status code, 101 or 200 to 999.
     pub status: u16,
     pub headers: HeaderBlock,
+    /// How long the handler took for it, in microseconds, where the agent says so.
+    pub handler_us: Option<u32>,
 }
 
 wire_enum! {
@@ -86,6 +88,7 @@ mod tag {
     pub(super) const FENCE: u64 = 7;
     pub(super) const UPGRADE: u64 = 8;
     pub(super) const STATUS: u64 = 1;
+    pub(super) const HANDLER_US: u64 = 2;
 }
 
 impl RequestHead {
@@ -161,27 +164,41 @@ impl RequestHead {
 }
 
 impl ResponseHead {
+    /// One that says nothing of the time that it took.
+    pub const fn new(status: u16, headers: HeaderBlock) -> Self {
+        Self { status, headers, handler_us: None }
+    }
+
     pub(crate) fn encode(&self, out: &mut BytesMut) {
-        varint::put(out, int_len(u64::from(self.status)) as u64);
+        varint::put(out, self.fields_len() as u64);
         put_int(out, tag::STATUS, u64::from(self.status));
+        if let Some(handler_us) = self.handler_us {
+            put_int(out, tag::HANDLER_US, u64::from(handler_us));
+        }
         put_headers(out, &self.headers);
     }
 
     pub(crate) fn encoded_len(&self) -> usize {
-        prefixed_len(int_len(u64::from(self.status))) + prefixed_len(self.headers.as_bytes().len())
+        prefixed_len(self.fields_len()) + prefixed_len(self.headers.as_bytes().len())
+    }
+
+    fn fields_len(&self) -> usize {
+        int_len(u64::from(self.status)) + self.handler_us.map_or(0, |handler_us| int_len(u64::from(handler_us)))
     }
 
     /// Reads the head and leaves the inline body in `payload`.
     pub(crate) fn decode(payload: &mut Bytes) -> Result<Self, ProtocolError> {
         let (mut fields, headers) = take_head(payload)?;
-        let mut status = None;
+        let (mut status, mut handler_us) = (None, None);
         while let Some((tag, value)) = next_field(&mut fields, "response head")? {
-            if tag == tag::STATUS {
-                status = u16::try_from(int(value, "status")?).ok();
+            match tag {
+                tag::STATUS => status = u16::try_from(int(value, "status")?).ok(),
+                tag::HANDLER_US => handler_us = u32::try_from(int(value, "time")?).ok(),
+                _ => {}
             }
         }
         match status {
-            Some(status @ (101 | 200..=999)) => Ok(Self { status, headers }),
+            Some(status @ (101 | 200..=999)) => Ok(Self { status, headers, handler_us }),
             _ => Err(ProtocolError::Malformed { what: "status" }),
         }
     }

@@ -52,6 +52,8 @@ type Failed = (&'static str, Option<String>);
 struct Traffic {
     from_sender: Arc<AtomicU64>,
     from_handler: u64,
+    /// How long the handler took until its answer began, in microseconds.
+    handler_us: Option<u32>,
     recording: Option<Box<Recording>>,
 }
 
@@ -168,11 +170,12 @@ async fn call(
     mut reply: Reply<'_, Responder>,
     traffic: &mut Traffic,
 ) -> Result<u16, Failed> {
-    let called = pin!(handler.call(request));
+    let (began, called) = (Instant::now(), pin!(handler.call(request)));
     let (head, call): (AnswerHead, Call<Counted>) = match reply.wait_for(called).await? {
         Ok(answered) => answered,
         Err(error) => return Err(reply.fail_with(&error, Responder::reset)),
     };
+    traffic.handler_us = u32::try_from(began.elapsed().as_micros()).ok();
     traffic.answered(&head);
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
         return answer::stream(head, call, reply, traffic).await;

@@ -18,6 +18,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{
@@ -35,6 +36,7 @@ use crate::{
     acme::MissingCertificate,
     agents::token::{AgentToken, TokenHash},
     api::{Api, Mount, problem, tokens},
+    clock::wall,
     metrics::{CertificateExpiry, Form, Gauges},
     quota::TokenFigures,
     services::Services,
@@ -122,7 +124,21 @@ async fn metrics_text(State(probes): State<Probes>, headers: HeaderMap) -> ([(He
     let mut tokens: Vec<_> = figures.into_values().filter(TokenFigures::is_of_interest).collect();
     tokens.sort_by(|one, other| one.name.cmp(&other.name));
     let form = Form::asked_for(headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()));
-    let Services { metrics, audit, agents, delivery, refused, journal, streams, ingress, tls, .. } = probes.services;
+    let Services {
+        metrics,
+        audit,
+        agents,
+        delivery,
+        refused,
+        journal,
+        streams,
+        ingress,
+        tls,
+        observers,
+        alerts,
+        canaries,
+        ..
+    } = probes.services;
     let registry = agents.registry();
     let gauges = Gauges {
         waiting: delivery.waiting().await,
@@ -139,6 +155,12 @@ async fn metrics_text(State(probes): State<Probes>, headers: HeaderMap) -> ([(He
         certificates: tls.certificates.status().into_iter().map(expiry).collect(),
         audit_lost: audit.lost(),
         tokens,
+        clock_ahead: Duration::try_from(delivery.clock.now().duration_since(wall())).unwrap_or_default(),
+        spans: observers.tracer.as_ref().map_or((0, 0), |tracer| tracer.counts.read()),
+        access_dropped: observers.access.as_ref().map_or(0, |access| access.dropped()),
+        alerts: alerts.counted().to_vec(),
+        alerts_posted: alerts.counts.read(),
+        canaries: canaries.map(|canaries| canaries.figures()).unwrap_or_default(),
     };
     let kind = HeaderValue::from_static(form.content_type());
     ([(header::CONTENT_TYPE, kind), (header::VARY, HeaderValue::from_static("accept"))], metrics.text(&gauges, form))

@@ -52,6 +52,8 @@ pub(crate) struct AgentSettings {
     pub max_in_flight: u32,
     /// How long a replaced session that had drained may finish.
     pub drain_timeout: Duration,
+    /// Whether canaries are sent to those that answer them.
+    pub canaries: bool,
 }
 
 pub(crate) struct Agents {
@@ -88,6 +90,7 @@ impl Agents {
             audit: Arc::clone(audit),
             limits,
             drain_timeout: settings.drain_timeout,
+            canaries: settings.canaries,
         };
         let agents = Self {
             registry,

@@ -9,6 +9,7 @@
 
 mod about;
 mod agents;
+mod alerts;
 pub(crate) mod ask;
 mod audit;
 mod bulk;
@@ -103,6 +104,7 @@ fn operations() -> Vec<Operation> {
         tokens::operations(),
         agents::operations(),
         audit::operations(),
+        alerts::operations(),
         setup::operations(),
         endpoints::operations(),
         news::operations(),

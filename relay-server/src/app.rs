@@ -20,23 +20,27 @@ use std::{
 use anyhow::Context;
 use axum::Router;
 use jiff::Timestamp;
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     acme::AcmeTask,
     admin::{self, AdminGate, Readiness},
-    agents::{Agents, outcomes::LateOutcome, token::TokenHash},
+    agents::{Agents, token::TokenHash},
+    alert::{CertificateEnd, Facts, post_alerts},
     api::Api,
     audit::{self, Actor, Deed},
-    clock::Clock,
-    config::{Config, ConfigSource, Listen, StoreSpec},
+    canary::Door,
+    clock::{Clock, wall},
+    config::{Config, ConfigSource, Listen, ProxyProtocol, StoreSpec},
     delivery::{self, Delivery},
     ingress::{OpenListener, OwnServices, http_listen},
     journal::ROUND,
+    metrics::EndpointBacklog,
     quota,
     runtime_config::{self, RuntimeConfig},
-    services::Services,
+    services::{Outlets, Services},
+    spans::{ExportSettings, export},
     state::StateDir,
     store::{ConfigKind, Health, Purge, Store, StoreError, Vault, resolve as resolve_store, seal::SealKey},
     tls,
@@ -90,8 +94,8 @@ pub(crate) struct App {
     store: StoreSpec,
     admin: Router,
     own: Arc<OwnServices>,
-    late_outcomes: mpsc::Receiver<LateOutcome>,
-    certificates: AcmeTask,
+    outlets: Outlets,
+    export: Option<ExportSettings>,
     relay: Relay,
 }
 
@@ -128,9 +132,10 @@ impl App {
             page: None,
             warnings: config.warnings.clone(),
         };
-        let (services, late_outcomes, certificates) =
+        let (services, outlets) =
             Services::build(config, &opened.store, &opened.vault, clock, sockets.max_connections).await?;
         let (server, store) = (config.server.clone(), config.store.clone());
+        let export = config.observation.telemetry.as_ref().map(|telemetry| telemetry.export.clone());
         let (is_dev, source, public) = (source.flags.dev.is_some(), source.clone(), started.public);
         let runtime_config = RuntimeConfig::build(source, first, public, opened.vault, opened.store, services.clone());
         services.delivery.recall().await.context("which signatures the relay has made cannot be read")?;
@@ -155,12 +160,13 @@ impl App {
             last: Vec::new(),
             _state: opened.state,
         };
-        Ok(Self { sockets, workers: server.workers.get(), store, admin, own, late_outcomes, certificates, relay })
+        Ok(Self { sockets, workers: server.workers.get(), store, admin, own, outlets, export, relay })
     }
 
     /// Serves on this runtime and on threads with one each.
     pub(crate) fn serve(self) -> anyhow::Result<Relay> {
-        let Self { sockets, workers, store, admin, own, late_outcomes, certificates, mut relay } = self;
+        let Self { sockets, workers, store, admin, own, outlets, export: settings, mut relay } = self;
+        let Outlets { late_outcomes, spans, alerts, certificates } = outlets;
         for number in 1..workers {
             let public = sockets.public.iter().map(OpenListener::try_clone).collect::<Result<_, _>>()?;
             relay.start_worker(number, public, Arc::clone(&own))?;
@@ -175,8 +181,8 @@ impl App {
         let begun = Deed { detail: Some(concat!("relay-server ", env!("CARGO_PKG_VERSION")).to_owned()), ..begun };
         relay.services.audit.did(begun, audit::OK);
         tokio::spawn(certificates.run(stop.clone()));
-        let agents = Arc::clone(&relay.services.agents);
-        tokio::spawn(housekeeping(Arc::clone(delivery), agents, store, stop.clone()));
+        tokio::spawn(post_alerts(alerts, stop.clone()));
+        tokio::spawn(housekeeping(relay.services.clone(), store, stop.clone()));
         tokio::spawn(runtime_config::end_graces(Arc::clone(&relay.runtime_config), stop.clone()));
         let (refused, stopped) = (Arc::clone(&relay.services.refused), stop.clone());
         let behind = tokio::spawn(async move { refused.log.write_behind(stopped).await });
@@ -191,6 +197,14 @@ impl App {
             tokio::spawn(http_listen::serve(http, routes, challenges, stop.clone()));
         }
         tokio::spawn(tls::watch(Arc::clone(&relay.services.tls), stop.clone()));
+        let exports = spans.zip(settings).map(|(spans, settings)| tokio::spawn(export(spans, settings, stop.clone())));
+        relay.last.extend(exports);
+        if let Some(canaries) = &relay.services.canaries {
+            match door(&sockets.public) {
+                Some(door) => drop(tokio::spawn(Arc::clone(canaries).run(door, stop.clone()))),
+                None => tracing::warn!("canaries are not sent: each public listener asks for more than a connection"),
+            }
+        }
         for public in sockets.public {
             tokio::spawn(Arc::clone(&relay.services.ingress).serve(public, Arc::clone(&own)));
         }
@@ -225,6 +239,9 @@ impl Relay {
 
     /// Reads the config again, beside everything else.
     pub(crate) fn reload(&self) {
+        if let Some(access) = &self.services.observers.access {
+            access.reopen();
+        }
         let runtime_config = Arc::clone(&self.runtime_config);
         tokio::spawn(async move { runtime_config.reload().await });
     }
@@ -263,6 +280,9 @@ impl Relay {
         for task in std::mem::take(&mut self.last) {
             let _ = timeout(FAREWELL, task).await;
         }
+        if let Some(access) = &self.services.observers.access {
+            access.close(FAREWELL).await;
+        }
     }
 }
 
@@ -298,6 +318,15 @@ async fn open(config: &Config, clock: &Clock) -> anyhow::Result<Opened> {
 fn first_address(listeners: &[OpenListener]) -> SocketAddr {
     let first = listeners.iter().find_map(OpenListener::address);
     first.unwrap_or_else(|| SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 80)))
+}
+
+/// Where canaries come in: a listener that takes any connection.
+fn door(listeners: &[OpenListener]) -> Option<Door> {
+    let is_open = |one: &&OpenListener| {
+        one.settings.proxy_protocol == ProxyProtocol::Off && one.settings.clients.is_none() && one.address().is_some()
+    };
+    let listener = listeners.iter().find(is_open)?;
+    Some(Door { address: listener.address()?, tls: listener.settings.tls })
 }
 
 /// A listener as it is, not as it was asked for.
@@ -355,7 +384,8 @@ fn key_file(config: &Config, state: &StateDir) -> Result<PathBuf, StoreError> {
 }
 
 /// Removes what is old, in small steps beside everything else.
-async fn housekeeping(delivery: Arc<Delivery>, agents: Arc<Agents>, spec: StoreSpec, stop: CancellationToken) {
+async fn housekeeping(services: Services, spec: StoreSpec, stop: CancellationToken) {
+    let Services { delivery, agents, metrics, .. } = services;
     let mut cursor = None;
     loop {
         let policy = Purge {
@@ -365,7 +395,12 @@ async fn housekeeping(delivery: Arc<Delivery>, agents: Arc<Agents>, spec: StoreS
             cursor,
         };
         match delivery.store.purge(policy, delivery.clock.now()).await {
-            Ok(purged) => cursor = purged.next,
+            Ok(purged) => {
+                if purged.expired > 0 {
+                    metrics.events().died("", purged.expired);
+                }
+                cursor = purged.next;
+            }
             Err(error) => {
                 tracing::warn!(%error, "what is old could not be removed");
                 cursor = None;
@@ -403,7 +438,29 @@ async fn count_by_time(services: Services, stop: CancellationToken) {
         }
         let waiting = services.delivery.waiting().await;
         services.figures.take(services.delivery.clock.now(), services.metrics.samples(), &waiting);
+        look_for_alerts(&services, waiting);
     }
+}
+
+/// Until when the certificates are good that the relay serves with.
+fn certificate_ends(services: &Services) -> Vec<CertificateEnd> {
+    let status = services.tls.certificates.status().into_iter();
+    status.map(|one| CertificateEnd { name: one.name, ends_at: one.not_after }).collect()
+}
+
+/// What an operator has to know of is found here, from what there is to know.
+fn look_for_alerts(services: &Services, waiting: Vec<EndpointBacklog>) {
+    let now = services.delivery.clock.now();
+    let facts = Facts {
+        waiting,
+        dead: services.metrics.events().dead(),
+        usage: services.delivery.store.usage(),
+        clock_ahead: now.duration_since(wall()),
+        future_dated: services.metrics.future_dated.get(),
+        certificates: certificate_ends(services),
+        canaries: services.canaries.as_ref().map(|canaries| canaries.stopped()).unwrap_or_default(),
+    };
+    services.alerts.look(&facts, services.routes.load().public_url(), now);
 }
 
 /// Keeps when tokens were used, for whoever asks after a restart.

@@ -3,6 +3,7 @@
 //! Exit codes: 0 ok, 1 failed, 2 usage or config, 3 refused, 4 not found, 5 unreachable. Errors are printed here, once.
 //! A command whose output nobody reads on ends with 0.
 
+mod alert;
 mod apply;
 mod audit;
 mod dead;
@@ -66,6 +67,9 @@ enum Command {
     /// Dead letters of a running relay
     #[command(subcommand)]
     Dead(dead::DeadCommand),
+    /// What an operator has to know of a running relay
+    #[command(subcommand)]
+    Alert(alert::AlertCommand),
     /// Look at a running relay's endpoints, and hold back what waits
     #[command(subcommand)]
     Endpoint(endpoint::EndpointCommand),
@@ -195,6 +199,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Dead(command) => dead::run(&command),
         Command::Endpoint(command) => endpoint::run(&command),
         Command::Audit(command) => audit::run(&command),
+        Command::Alert(command) => alert::run(&command),
         Command::Apply(arguments) => apply::run(&arguments),
         Command::Backup { file, remote } => {
             let file = std::path::absolute(&file).map_err(anyhow::Error::from)?;

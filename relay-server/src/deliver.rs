@@ -37,11 +37,12 @@ use crate::{
     agents::registry::{Circuits, Registry, Reservation},
     endpoint::Endpoint,
     failure::{Failure, HandlerFault},
-    hops::Hop,
+    hops::{Hop, Way},
     journal::{AnswerTap, BodyTap, Draft, Journal},
     memory::Memory,
-    message::live_head,
+    message::{brought_trace, live_head},
     store::Outcome,
+    trace::{Sampling, TraceContext},
     verify::{Payload, Webhook},
 };
 
@@ -49,6 +50,8 @@ use crate::{
 pub(crate) struct HandlerAnswer {
     /// Status and headers, as a sender may see them.
     pub head: Parts,
+    /// How long it took, as the agent says.
+    pub handler_us: Option<u32>,
     /// The headers as they came.
     pub headers: HeaderBlock,
     pub body: Option<Receiver>,
@@ -65,8 +68,17 @@ pub(crate) struct HandlerAnswer {
 impl HandlerAnswer {
     fn new(head: ResponseHead, body: Receiver) -> Result<Self, Undelivered> {
         let parts = answer_head(&head).map_err(|_| NO_ANSWER)?;
-        let headers = head.headers;
-        Ok(Self { head: parts, headers, body: Some(body), upload: None, memory: None, admitted: None, tap: None })
+        let ResponseHead { headers, handler_us, .. } = head;
+        Ok(Self {
+            head: parts,
+            handler_us,
+            headers,
+            body: Some(body),
+            upload: None,
+            memory: None,
+            admitted: None,
+            tap: None,
+        })
     }
 }
 
@@ -268,44 +280,83 @@ pub(crate) struct LiveContext<'a> {
     /// Longest silence of an upgraded connection.
     pub upgrade_idle: Duration,
     pub connections: &'a TaskTracker,
+    /// Which traces are recorded, where any are.
+    pub sampling: Option<Sampling>,
+}
+
+/// What is noted of a live webhook on its way.
+pub(crate) struct LiveNotes {
+    /// For the journal.
+    pub draft: Option<Draft>,
+    /// For its trace.
+    pub traced: Option<TracedLive>,
+}
+
+/// The way of a live webhook whose trace is recorded.
+pub(crate) struct TracedLive {
+    pub context: TraceContext,
+    pub way: Way,
+    pub agent: Option<Arc<str>>,
+}
+
+impl TracedLive {
+    pub(crate) fn of(webhook: &Webhook) -> Self {
+        let received = webhook.received();
+        let context = brought_trace(&received.head.headers);
+        let context = context.unwrap_or_else(|| TraceContext::begin(received.event_id));
+        Self { context, way: received.way, agent: None }
+    }
+}
+
+impl LiveNotes {
+    fn pass(&mut self, hop: Hop) {
+        if let Some(draft) = &mut self.draft {
+            draft.way.pass(hop);
+        }
+        if let Some(traced) = &mut self.traced {
+            traced.way.pass(hop);
+        }
+    }
+
+    fn opened(&mut self, agent: &Arc<str>) {
+        if let Some(draft) = &mut self.draft {
+            draft.opened(agent);
+        }
+        if let Some(traced) = &mut self.traced {
+            traced.agent = Some(Arc::clone(agent));
+            traced.way.pass(Hop::Opened);
+        }
+    }
 }
 
 /// Delivers a webhook that is not kept, and returns the handler's answer once its head is there. What the journal keeps
-/// of it is added to the draft.
+/// of it is added to the notes.
 pub(crate) async fn deliver_live(
     mut webhook: Box<Webhook>,
     endpoint: &Endpoint,
     context: LiveContext<'_>,
-    draft: &mut Option<Draft>,
+    notes: &mut LiveNotes,
 ) -> Result<HandlerAnswer, Failure> {
     let deadline = webhook.started() + endpoint.deadline;
-    pass(draft, Hop::Attempt);
+    notes.pass(Hop::Attempt);
     let (place, mut admitted) = match reserved(&webhook, endpoint, &context, deadline).await {
         Ok(reserved) => reserved,
         Err(failure) => {
-            if let Some(draft) = draft {
+            if let Some(draft) = &mut notes.draft {
                 draft.describe(webhook.take_event());
-                let (head, payload) = live_head(&endpoint.name, *webhook, context.trusted);
+                let (head, payload) = live_head(&endpoint.name, *webhook, context.trusted, context.sampling);
                 draft.sent(context.journal, endpoint, &head, &payload);
             }
             return Err(failure);
         }
     };
-    if let Some(draft) = draft {
-        draft.opened(&place.agent().name);
-    }
-    let call = open_live(*webhook, endpoint, &context, place, (&mut admitted, draft));
+    notes.opened(&place.agent().name);
+    let call = open_live(*webhook, endpoint, &context, place, (&mut admitted, &mut notes.draft));
     let answered = deliver(call, deadline, Reader).await;
-    pass(draft, if answered.is_ok() { Hop::AnswerHead } else { Hop::Ended });
+    notes.pass(if answered.is_ok() { Hop::AnswerHead } else { Hop::Ended });
     let mut answer = answered?;
     answer.admitted = answer.admitted.or(admitted);
     Ok(answer)
-}
-
-fn pass(draft: &mut Option<Draft>, hop: Hop) {
-    if let Some(draft) = draft {
-        draft.way.pass(hop);
-    }
 }
 
 /// A place with an agent that takes webhooks of this type, and the right of the endpoint to one more exchange.
@@ -332,7 +383,7 @@ fn open_live(
     (admitted, draft): (&mut Option<Admitted>, &mut Option<Draft>),
 ) -> Call {
     let event = webhook.take_event();
-    let (head, payload) = live_head(&endpoint.name, webhook, context.trusted);
+    let (head, payload) = live_head(&endpoint.name, webhook, context.trusted, context.sampling);
     let tap = draft.as_mut().and_then(|draft| draft.sent(context.journal, endpoint, &head, &payload));
     let source = match payload {
         Payload::Whole(body) => BodySource::whole(body),

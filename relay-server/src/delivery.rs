@@ -63,7 +63,9 @@ use crate::{
     journal::Journal,
     metrics::{EndpointBacklog, Events},
     replay_guard::{Cause, OwnMark, OwnSignatures},
+    spans::Tracer,
     store::{self, Backlog, Holder, OwnSignature, Share, SharePool, Sight, Store, StoreError},
+    trace::Sampling,
     webhook::EventId,
 };
 
@@ -119,7 +121,7 @@ pub(crate) struct SenderAnswer {
 impl SenderAnswer {
     /// A recorded one. One that was too long to be recorded whole has no body, and says no length.
     fn recorded(answer: &store::Answer) -> Self {
-        let head = ResponseHead { status: answer.status, headers: answer.headers.clone() };
+        let head = ResponseHead::new(answer.status, answer.headers.clone());
         let (status, mut headers) = match answer_head(&head) {
             Ok(parts) => (parts.status, parts.headers),
             Err(_) => (StatusCode::OK, HeaderMap::new()), // It was one when it came.
@@ -164,6 +166,7 @@ pub(crate) struct Delivery {
     bulks: Notify,
     tasks: TaskTracker,
     pub own: OwnSignatures,
+    tracer: Option<Arc<Tracer>>,
 }
 
 impl Delivery {
@@ -173,6 +176,7 @@ impl Delivery {
         agents: &Agents,
         events: Events,
         journal: Arc<Journal>,
+        tracer: Option<Arc<Tracer>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             store,
@@ -195,7 +199,12 @@ impl Delivery {
             bulks: Notify::new(),
             tasks: TaskTracker::new(),
             own: OwnSignatures::default(),
+            tracer,
         })
+    }
+
+    fn sampling(&self) -> Option<Sampling> {
+        self.tracer.as_ref().map(|tracer| tracer.sampling)
     }
 
     /// Waits for the end of attempts, for so long at most; no more begin.

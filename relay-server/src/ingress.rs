@@ -4,6 +4,7 @@
 //! What is for the relay itself goes to services that the root gives ([`OwnServices`]). Errors become statuses in
 //! [`respond`] alone.
 
+mod access;
 mod client;
 pub(crate) mod collect;
 pub(crate) mod head;
@@ -32,9 +33,17 @@ pub(crate) use self::{
     request::API_BASE,
 };
 use crate::{
-    agents::Agents, config::Config, delivery::Delivery, journal::Journal, memory::MemoryBudget, providers::Providers,
-    refused::Refused, replay_guard::ReplayGuard, routes::SharedRoutes, tls::TlsServer,
+    access_log::AccessLog, agents::Agents, config::Config, delivery::Delivery, journal::Journal, memory::MemoryBudget,
+    providers::Providers, refused::Refused, replay_guard::ReplayGuard, routes::SharedRoutes, spans::Tracer,
+    tls::TlsServer,
 };
+
+/// Who looks at requests beside the journal, where anybody does.
+#[derive(Clone, Default)]
+pub(crate) struct Observers {
+    pub tracer: Option<Arc<Tracer>>,
+    pub access: Option<Arc<AccessLog>>,
+}
 
 impl Ingress {
     /// Takes nothing before [`Ingress::serve`].
@@ -49,6 +58,7 @@ impl Ingress {
         refused: &Arc<Refused>,
         journal: &Arc<Journal>,
         tls: &Arc<TlsServer>,
+        observers: &Observers,
     ) -> Arc<Self> {
         let limits = &config.limits;
         let memory = Arc::new(MemoryBudget::new(usize::try_from(limits.body_budget).unwrap_or(usize::MAX)));
@@ -72,6 +82,8 @@ impl Ingress {
             timeouts: limits.timeouts,
             open: open.clone(),
             tls: Arc::clone(tls),
+            tracer: observers.tracer.clone(),
+            access: observers.access.clone(),
         });
         let tls = Arc::clone(tls);
         Self::over(config, max_connections, Arc::clone(routes), memory, requests, open, tls)

@@ -18,6 +18,7 @@ mod memory;
 mod spool;
 mod tally;
 mod throttle;
+mod trace;
 pub mod webhook;
 
 mod state;
@@ -58,6 +59,8 @@ mod deliver;
 
 mod delivery;
 
+mod canary;
+
 mod stream;
 
 #[allow(dead_code, unused_imports, reason = "the orders of certificates that fill it come next")]
@@ -66,6 +69,10 @@ mod tls;
 mod descriptors;
 mod listen;
 pub mod metrics;
+mod spans;
+
+mod access_log;
+mod alert;
 
 mod config;
 

@@ -24,10 +24,10 @@ use relay_proto::{
     },
 };
 use relay_tunnel::http::{is_of_one_hop, takes_trailers};
-use uuid::Uuid;
 
 use crate::{
     endpoint::EndpointName,
+    trace::{Sampling, TraceContext},
     verify::{Payload, Webhook},
     webhook::{EventId, Front, Received},
 };
@@ -98,13 +98,23 @@ pub(crate) struct Known<'a> {
     /// A person asked its sender for it once more.
     pub redelivered: bool,
     pub resigned: bool,
+    /// Which traces are recorded, where any are.
+    pub sampling: Option<Sampling>,
 }
 
 impl<'a> Known<'a> {
     /// The only attempt of a request that is not kept.
-    pub(crate) const fn live(arrival: &'a Arrival) -> Self {
-        let event_id = arrival.id;
-        Self { arrival, event_id, attempt: 1, fence: None, replay_of: None, redelivered: false, resigned: false }
+    pub(crate) const fn live(arrival: &'a Arrival, sampling: Option<Sampling>) -> Self {
+        Self {
+            arrival,
+            event_id: arrival.id,
+            attempt: 1,
+            fence: None,
+            replay_of: None,
+            redelivered: false,
+            resigned: false,
+            sampling,
+        }
     }
 }
 
@@ -130,9 +140,10 @@ pub(crate) fn live_head(
     endpoint: &EndpointName,
     webhook: Webhook,
     trusts: impl Fn(IpAddr) -> bool,
+    sampling: Option<Sampling>,
 ) -> (RequestHead, Payload) {
     let (headers, Apart { method, target, framing, upgrade, arrival, payload }) = apart(webhook, trusts, ADDED_BYTES);
-    let known = Known::live(&arrival);
+    let known = Known::live(&arrival, sampling);
     let method = match method {
         Method::POST => Bytes::from_static(b"POST"),
         other => Bytes::copy_from_slice(other.as_str().as_bytes()),
@@ -167,10 +178,9 @@ fn apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool, more: usize) -> (Hea
     let named = named.unwrap_or(host.as_bytes());
     // What concerned the sender's hop alone says nothing.
     let one_hop = is_of_one_hop(headers);
-    let (traceparent, is_brought) = match brought_trace(headers).filter(|_| !one_hop(&known::TRACEPARENT)) {
-        Some(brought) => (brought, true),
-        None => (new_trace(), false),
-    };
+    let brought = brought_trace(headers);
+    let is_brought = brought.is_some();
+    let traceparent = brought.unwrap_or_else(|| TraceContext::begin(id)).to_text();
     let upgrade = match (&payload, headers.get(header::UPGRADE)) {
         (Payload::Upgrade(_), Some(wanted)) => Bytes::copy_from_slice(wanted.as_bytes()),
         _ => Bytes::new(),
@@ -258,29 +268,11 @@ fn forwarded(said: impl Fn(&HeaderName) -> Vec<u8>, address: Bytes, front: &Fron
     }
 }
 
-/// A valid trace that the sender brought (W3C Trace Context, version 00).
-fn brought_trace(headers: &HeaderMap) -> Option<String> {
+/// A valid trace that the sender brought, and that is not for the first hop alone.
+pub(crate) fn brought_trace(headers: &HeaderMap) -> Option<TraceContext> {
     let mut values = headers.get_all(&known::TRACEPARENT).iter();
     let (Some(only), None) = (values.next(), values.next()) else { return None };
-    let value = only.as_bytes();
-    let hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let is_valid = value.len() == 55
-        && value.starts_with(b"00-")
-        && (value[35], value[52]) == (b'-', b'-')
-        && [&value[3..35], &value[36..52]].iter().all(|part| hex(part) && part.iter().any(|byte| *byte != b'0'))
-        && hex(&value[53..]);
-    is_valid.then(|| only.to_str().ok().map(str::to_owned)).flatten()
-}
-
-fn new_trace() -> String {
-    let (trace, span) = (Uuid::new_v4(), Uuid::new_v4());
-    let mut text = String::with_capacity(55);
-    text.push_str("00-");
-    HEXLOWER.encode_append(trace.as_bytes(), &mut text);
-    text.push('-');
-    HEXLOWER.encode_append(&span.as_bytes()[..8], &mut text);
-    text.push_str("-01");
-    text
+    TraceContext::parse(only.as_bytes()).filter(|_| !is_of_one_hop(headers)(&known::TRACEPARENT))
 }
 
 pub(crate) fn request_head(endpoint: &EndpointName, sent: &Sent, known: &Known<'_>) -> RequestHead {
@@ -299,8 +291,10 @@ fn head_of(
     (framing, upgrade): (Framing, Bytes),
     known: &Known<'_>,
 ) -> RequestHead {
-    tell_arrival(&mut headers, endpoint, known.event_id, known.arrival);
-    match known.attempt {
+    let Known { arrival, event_id, attempt, sampling, .. } = *known;
+    let own = sampling.and_then(|sampling| sampling.passed_on(&arrival.traceparent, event_id, attempt));
+    tell_arrival(&mut headers, endpoint, event_id, arrival, own.as_ref().unwrap_or(&arrival.traceparent));
+    match attempt {
         1 => headers.push(ATTEMPT, "1"),
         attempt => headers.push(ATTEMPT, attempt.to_string()),
     }
@@ -329,15 +323,21 @@ fn head_of(
 pub(crate) fn shown_headers(endpoint: &EndpointName, sent: &Sent, arrival: &Arrival) -> HeaderBlock {
     let mut headers = HeaderBlock::builder(sent.headers.as_bytes().len() + ADDED_BYTES);
     headers.append(&sent.headers);
-    tell_arrival(&mut headers, endpoint, arrival.id, arrival);
+    tell_arrival(&mut headers, endpoint, arrival.id, arrival, &arrival.traceparent);
     headers.build()
 }
 
-fn tell_arrival(headers: &mut HeaderBlockBuilder, endpoint: &EndpointName, id: EventId, arrival: &Arrival) {
+fn tell_arrival(
+    headers: &mut HeaderBlockBuilder,
+    endpoint: &EndpointName,
+    id: EventId,
+    arrival: &Arrival,
+    traceparent: &str,
+) {
     headers.push(FORWARDED_FOR, &arrival.forwarded.addresses);
     headers.push(FORWARDED_PROTO, &arrival.forwarded.proto);
     headers.push(FORWARDED_HOST, &arrival.forwarded.host);
-    headers.push(TRACEPARENT, &arrival.traceparent);
+    headers.push(TRACEPARENT, traceparent);
     headers.push(EVENT_ID, id.text());
     headers.push(ENDPOINT, endpoint.as_str());
     headers.push(RECEIVED_AT, arrival.received_at.to_string());

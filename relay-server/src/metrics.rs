@@ -11,7 +11,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt::{self, Write as _},
     hash::{Hash, Hasher},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -28,6 +28,7 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
+use relay_proto::CANARY_ENDPOINT;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
@@ -76,6 +77,11 @@ impl AnswerClass {
         (Self::Failed, "failed"),
         (Self::Internal, "internal"),
     ];
+
+    /// As it is counted.
+    pub(crate) fn word(self) -> &'static str {
+        Self::ALL[self.index()].1
+    }
 
     /// A handler's status from 600 on counts as its failure.
     pub(super) fn index(self) -> usize {
@@ -161,8 +167,10 @@ struct OfQuota {
     quota: &'static str,
 }
 
+/// An endpoint's counters. By default they stand in no list.
 #[derive(Debug)]
 pub(crate) struct Meter {
+    label: Label,
     received: Counter,
     outcomes: [Counter; 13],
     seconds: Histogram,
@@ -170,7 +178,25 @@ pub(crate) struct Meter {
     latencies: Latencies,
 }
 
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            label: Plain::default().label(""),
+            received: Counter::default(),
+            outcomes: std::array::from_fn(|_| Counter::default()),
+            seconds: seconds(),
+            patience: parts(),
+            latencies: Latencies::default(),
+        }
+    }
+}
+
 impl Meter {
+    /// Its endpoint's name as it is shown.
+    pub(crate) fn shown(&self) -> String {
+        self.label.plain.shown(&self.label.name)
+    }
+
     pub(crate) fn received(&self) {
         self.received.inc();
     }
@@ -186,16 +212,37 @@ impl Meter {
     }
 }
 
+/// The outcome of an event that became a dead letter.
+const DEAD: &str = "dead";
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Events {
     counted: Family<OfOutcome, Counter>,
     plain: Plain,
+    /// Dead letters by endpoint; those that nobody took in time under an empty name.
+    dead: Arc<Mutex<HashMap<String, u64>>>,
 }
 
 impl Events {
     /// One more event was stored, or stands otherwise than before.
     pub(crate) fn count(&self, endpoint: &str, outcome: &'static str) {
+        if endpoint == CANARY_ENDPOINT {
+            return; // It is nobody's.
+        }
         self.counted.get_or_create(&OfOutcome { endpoint: self.plain.label(endpoint), outcome }).inc();
+        if outcome == DEAD {
+            self.died(endpoint, 1);
+        }
+    }
+
+    /// So many more events are dead letters.
+    pub(crate) fn died(&self, endpoint: &str, count: u64) {
+        *self.dead.lock().entry(endpoint.to_owned()).or_default() += count;
+    }
+
+    /// Dead letters since the start, by endpoint; those that nobody took in time under an empty name.
+    pub(crate) fn dead(&self) -> Vec<(String, u64)> {
+        self.dead.lock().iter().map(|(endpoint, count)| (endpoint.clone(), *count)).collect()
     }
 }
 
@@ -234,6 +281,35 @@ pub(crate) struct Gauges {
     /// Rows of the audit log that found no place.
     pub audit_lost: u64,
     pub tokens: Vec<TokenFigures>,
+    /// How far the relay's clock is ahead of the machine's.
+    pub clock_ahead: Duration,
+    /// Spans that went to the collector, and that did not.
+    pub spans: (u64, u64),
+    /// Lines that the access log lost.
+    pub access_dropped: u64,
+    /// Alerts that hold, by cause.
+    pub alerts: Vec<(&'static str, usize)>,
+    /// Alerts that were posted, and that were not.
+    pub alerts_posted: (u64, u64),
+    pub canaries: CanaryFigures,
+}
+
+/// What canaries found out.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CanaryFigures {
+    pub answered: u64,
+    pub failed: u64,
+    /// The last round for each agent that answers them.
+    pub agents: Vec<CanaryFigure>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct CanaryFigure {
+    pub token: String,
+    pub agent: String,
+    /// How long the last one took that came back, and how long ago that was.
+    pub latency: Option<Duration>,
+    pub silence: Option<Duration>,
 }
 
 /// A certificate that the public side serves.
@@ -264,6 +340,8 @@ pub struct Metrics {
     events: Events,
     /// Requests to no endpoint.
     pub(crate) unrouted: Counter,
+    /// Requests that were signed rightly and dated in the future.
+    pub(crate) future_dated: Counter,
     runtimes: Mutex<Vec<Handle>>,
 }
 
@@ -287,6 +365,7 @@ impl Default for Metrics {
             meters: Mutex::default(),
             events: Events::default(),
             unrouted: Counter::default(),
+            future_dated: Counter::default(),
             runtimes: Mutex::default(),
         }
     }
@@ -301,6 +380,7 @@ impl Metrics {
             let name = OfEndpoint { endpoint: label() };
             let of = |outcome| OfOutcome { endpoint: label(), outcome };
             Arc::new(Meter {
+                label: label(),
                 received: self.received.get_or_create_owned(&name),
                 outcomes: AnswerClass::ALL.map(|(_, outcome)| self.outcomes.get_or_create_owned(&of(outcome))),
                 seconds: self.seconds.get_or_create_owned(&name),
@@ -367,6 +447,8 @@ impl Metrics {
         registry.register("journal_dropped", help, ConstCounter::new(now.journal_dropped));
         let help = "Rows that were left out of streams, since there were too many at a time";
         registry.register("watchers_left_out", help, ConstCounter::new(now.left_out));
+        let help = "Requests that were signed rightly and dated in the future";
+        registry.register("requests_future_dated", help, self.future_dated.clone());
         let runtimes = self.runtimes.lock();
         let tasks: usize = runtimes.iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum();
         registry.register("tasks", "Tasks of every runtime", ConstGauge::new(tasks));
@@ -376,6 +458,7 @@ impl Metrics {
         register_store(&mut registry, &now.store);
         register_certificates(&mut registry, &now.certificates);
         register_tokens(&mut registry, &now.tokens);
+        register_observers(&mut registry, now);
         let mut text = String::new();
         encode(&mut text, &registry).expect("writing to a string does not fail");
         form.of(text)
@@ -439,6 +522,8 @@ fn register_store(registry: &mut Registry, store: &Usage) {
     registry.register_with_unit("store_size", "The store's size", Unit::Bytes, ConstGauge::new(store.bytes));
     let help = "The size at which what has ended gives way";
     registry.register_with_unit("store_max_size", help, Unit::Bytes, ConstGauge::new(store.max_bytes));
+    let help = "What events take of it that wait";
+    registry.register_with_unit("store_waiting", help, Unit::Bytes, ConstGauge::new(store.waiting_bytes));
     let help = "Events that are not what was taken in; anything but 0 is an alarm";
     registry.register("store_damaged", help, ConstGauge::new(store.damaged));
     registry.register("store_commits", "The store's transactions", ConstCounter::new(store.commits));
@@ -446,6 +531,60 @@ fn register_store(registry: &mut Registry, store: &Usage) {
     let seconds = Duration::from_micros(store.commit_micros).as_secs_f64();
     let help = "Time that the store's transactions took";
     registry.register_with_unit("store_commit", help, Unit::Seconds, ConstCounter::new(seconds));
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCause {
+    cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCanary {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfAgent {
+    token: String,
+    agent: String,
+}
+
+/// Those who look at the relay from outside.
+fn register_observers(registry: &mut Registry, now: &Gauges) {
+    let help = "How far the relay's clock is ahead of the machine's, which was set back";
+    let ahead = ConstGauge::new(now.clock_ahead.as_secs_f64());
+    registry.register_with_unit("clock_ahead", help, Unit::Seconds, ahead);
+    registry.register("spans_exported", "Spans that the collector took", ConstCounter::new(now.spans.0));
+    registry.register("spans_dropped", "Spans that it did not take", ConstCounter::new(now.spans.1));
+    let help = "Lines that the access log lost";
+    registry.register("access_log_dropped", help, ConstCounter::new(now.access_dropped));
+    let active = Family::<_, Gauge>::default();
+    for (cause, count) in &now.alerts {
+        active.get_or_create(&OfCause { cause }).set(i64::try_from(*count).unwrap_or(i64::MAX));
+    }
+    registry.register("alerts_active", "Causes of alerts that hold", active);
+    registry.register("alerts_posted", "Alerts that were posted", ConstCounter::new(now.alerts_posted.0));
+    registry.register("alerts_dropped", "Alerts that nobody took", ConstCounter::new(now.alerts_posted.1));
+    let CanaryFigures { answered, failed, agents } = &now.canaries;
+    let counted = Family::<_, Counter>::default();
+    counted.get_or_create(&OfCanary { outcome: "answered" }).inc_by(*answered);
+    counted.get_or_create(&OfCanary { outcome: "failed" }).inc_by(*failed);
+    registry.register("canaries", "Canaries that were sent, by what became of them", counted);
+    let (latency, silence) =
+        (Family::<_, Gauge<f64, AtomicU64>>::default(), Family::<_, Gauge<f64, AtomicU64>>::default());
+    for one in agents {
+        let agent = OfAgent { token: one.token.clone(), agent: one.agent.clone() };
+        if let Some(took) = one.latency {
+            latency.get_or_create(&agent).set(took.as_secs_f64());
+        }
+        if let Some(since) = one.silence {
+            silence.get_or_create(&agent).set(since.as_secs_f64());
+        }
+    }
+    let help = "How long an agent's last canary took";
+    registry.register_with_unit("canary_latency", help, Unit::Seconds, latency);
+    let help = "How long ago an agent's last canary came back";
+    registry.register_with_unit("canary_silence", help, Unit::Seconds, silence);
 }
 
 #[cfg(test)]

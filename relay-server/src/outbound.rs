@@ -3,7 +3,10 @@
 //! An address that a request names could be anybody's, so: https alone, no user name, port 443, on a host that the
 //! caller has matched against its provider's row; a resolved address that is not public is not connected to (the
 //! private network behind the relay is not the sender's to reach); no redirect is followed, no proxy asked, nothing
-//! sent but a GET. Bounded in time, size and number at a time.
+//! sent but a GET. Bounded in time, size and number at a time. What the operator has posted is another matter
+//! ([`post`]).
+
+mod post;
 
 use std::{
     io,
@@ -26,6 +29,8 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
+
+pub(crate) use self::post::{PostUrl, Posted, Poster};
 
 /// How long a request may take, from the name's resolution to the last byte.
 const PATIENCE: Duration = Duration::from_secs(10);

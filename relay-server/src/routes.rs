@@ -46,6 +46,8 @@ pub(crate) struct Routes {
     by_host: HashMap<Arc<str>, Served>,
     /// Where browsers find the page.
     inspector: Option<Arc<str>>,
+    /// Where canaries come in.
+    canary: Option<CanaryRoute>,
     /// Who may attach.
     pub tokens: Tokens,
     trusted: Trust,
@@ -56,6 +58,8 @@ pub(crate) struct Routes {
     front: Option<Front>,
     /// Counts the requests to no endpoint.
     pub unrouted: Counter,
+    /// Counts those that are signed rightly and dated in the future.
+    pub future_dated: Counter,
 }
 
 /// Requests that just miss an endpoint: so many lines of the log in ten seconds, since strangers cause them.
@@ -69,6 +73,13 @@ const ALIKE: f64 = 0.92;
 
 #[derive(Clone)]
 struct Served(Arc<Endpoint>, Arc<Meter>, Option<Arc<TokenMeter>>);
+
+/// The way in for canaries.
+pub(crate) struct CanaryRoute {
+    pub path: &'static str,
+    pub endpoint: Arc<Endpoint>,
+    pub meter: Arc<Meter>,
+}
 
 /// Where a request goes.
 pub(crate) enum Routed {
@@ -110,9 +121,19 @@ impl Routes {
         named: bool,
         front: Option<Front>,
     ) -> Self {
-        let (by_name, by_host, unrouted) = (HashMap::new(), HashMap::new(), metrics.unrouted.clone());
-        let inspector = None;
-        let mut routes = Self { by_name, by_host, inspector, tokens, trusted, public_url, named, front, unrouted };
+        let mut routes = Self {
+            by_name: HashMap::new(),
+            by_host: HashMap::new(),
+            inspector: None,
+            canary: None,
+            tokens,
+            trusted,
+            public_url,
+            named,
+            front,
+            unrouted: metrics.unrouted.clone(),
+            future_dated: metrics.future_dated.clone(),
+        };
         for endpoint in endpoints {
             let name = endpoint.name.as_str();
             metrics.conceal(name, !endpoint.verify.proves());
@@ -138,6 +159,11 @@ impl Routes {
             *owner = token.map(|token| meters.meter(&token.id, &token.name, &token.quotas));
         }
         self
+    }
+
+    /// With a way in for canaries.
+    pub(crate) fn with_canary(self, canary: Option<CanaryRoute>) -> Self {
+        Self { canary, ..self }
     }
 
     /// Whether a request came over TLS, up to the proxies that are trusted to say so.
@@ -256,6 +282,13 @@ impl Routes {
             Some(end) => target[1..].split_at(end),
             None => (&target[1..], ""),
         };
+        if name == "_relay"
+            && let Some(CanaryRoute { path, endpoint, meter }) = &self.canary
+            && *path == target
+        {
+            let (endpoint, meter) = (Arc::clone(endpoint), Arc::clone(meter));
+            return Ok(Routed::Endpoint(Matched { endpoint, meter, owner: None, host, rest: String::new() }));
+        }
         if name == "_relay" {
             return Ok(Routed::Relay { path: request.uri().path().to_owned() });
         }

@@ -34,6 +34,7 @@ use relay_program::config::{Problem, Problems, Shown};
 use crate::{
     agents::token::Token,
     audit::{self, Actor, Deed},
+    canary::CANARY_PATH,
     clock::{Clock, wall},
     config::{
         Config, ConfigSource, ConfigTexts, Layers, Listen, PublicUrl, rows,
@@ -42,7 +43,7 @@ use crate::{
     endpoint::{Endpoint, EndpointName},
     metrics::Metrics,
     quota::TokenMeters,
-    routes::Routes,
+    routes::{CanaryRoute, Routes},
     services::Services,
     store::{self, BulkAction, BulkPlan, ConfigChange, ConfigKind, Filter, NamedRows, State, Store, StoreError, Vault},
     webhook::EventId,
@@ -408,7 +409,12 @@ fn identified(config: Config, made: &Made) -> Config {
 /// Every runtime works by this from now on.
 fn follow(services: &Services, config: &Config, public: SocketAddr) {
     services.meters.keep_only(|id| config.tokens.iter().any(|token| *token.id == *id));
-    let routes = routes(config, &services.metrics, &services.meters, public);
+    let canary = services.canaries.as_ref().map(|canaries| CanaryRoute {
+        path: CANARY_PATH,
+        endpoint: Arc::clone(&canaries.endpoint),
+        meter: Arc::clone(&canaries.meter),
+    });
+    let routes = routes(config, &services.metrics, &services.meters, public).with_canary(canary);
     let policy = routes.attach_policy();
     services.routes.store(Arc::new(routes));
     services.providers.set_endpoints(&config.endpoints);

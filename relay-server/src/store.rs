@@ -218,6 +218,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     fn act(&self, acts: Vec<Act>, now: Timestamp) -> Reply<'_, Vec<Acted>>;
 
+    /// Removes those of an endpoint's events that have ended; how many there were. At most [`MAX_PAGE`] are named.
+    fn forget(&self, endpoint: EndpointName, ids: Vec<EventId>) -> Reply<'_, u64>;
+
     /// Notes down an action on every event that the filter lets pass and that is there now. Nothing is done yet.
     fn bulk(&self, plan: BulkPlan, now: Timestamp) -> Reply<'_, ()>;
 

@@ -65,7 +65,8 @@ def check_frames(vectors):
         data = bytes.fromhex(vector["hex"])
         said = meaning(data)
         assert said is None or said == vector["meaning"], (vector["name"], said)
-        if vector["canonical"] and data[0] == tunnel.RESPONSE:
+        # This one measures no time.
+        if vector["canonical"] and data[0] == tunnel.RESPONSE and vector["meaning"]["handler_us"] is None:
             assert responses(data) == data, vector["name"]
         for cut in range(len(data)):
             assert tunnel.next_frame(data[:cut], 0) is None, (vector["name"], cut)

@@ -75,7 +75,7 @@ fn hello(endpoint: &str, number: u32) -> Hello {
     let mut instance = [0; 16];
     instance[..4].copy_from_slice(&number.to_be_bytes());
     let offers = vec![Offer { endpoint: endpoint.to_owned(), attach: Attach::Shared, ..Offer::default() }];
-    Hello { name: format!("agent-{number}"), instance, software: "crowd".to_owned(), offers }
+    Hello { name: format!("agent-{number}"), instance, software: "crowd".to_owned(), offers, canaries: false }
 }
 
 /// A connection in the clear or under TLS.

@@ -31,7 +31,7 @@ struct Tunnel {
 
 fn hello() -> Hello {
     let offers = vec![Offer { endpoint: "e".into(), attach: Attach::Shared, capacity: 10, ..Offer::default() }];
-    Hello { name: "test".into(), instance: [1; 16], software: String::new(), offers }
+    Hello { name: "test".into(), instance: [1; 16], software: String::new(), offers, canaries: false }
 }
 
 fn welcome() -> Welcome {
@@ -68,7 +68,7 @@ fn head() -> RequestHead {
 }
 
 fn ok() -> ResponseHead {
-    ResponseHead { status: 200, headers: HeaderBlock::new() }
+    ResponseHead::new(200, HeaderBlock::new())
 }
 
 impl Tunnel {

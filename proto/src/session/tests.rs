@@ -105,6 +105,7 @@ fn hello() -> Hello {
             Offer { endpoint: "github".into(), attach: Attach::Shared, capacity: 50, ..Offer::default() },
             Offer { endpoint: "other".into(), ..Offer::default() },
         ],
+        canaries: false,
     }
 }
 
@@ -147,7 +148,7 @@ fn request() -> RequestHead {
 
 fn response(status: u16) -> ResponseHead {
     let lines = [("set-cookie", "a=1"), ("set-cookie", "b=2")];
-    ResponseHead { status, headers: lines.into_iter().collect() }
+    ResponseHead::new(status, lines.into_iter().collect())
 }
 
 fn data(id: StreamId, bytes: &[u8]) -> Event {
@@ -795,7 +796,7 @@ fn an_outcome_with_a_large_head_has_its_body_cut_to_one_message() {
     let mut pair = Pair::open();
     let headers: HeaderBlock =
         vec![("x-large", "v".repeat(30_000)), ("x-large", "v".repeat(50_000))].into_iter().collect();
-    let head = ResponseHead { status: 200, headers };
+    let head = ResponseHead::new(200, headers);
     let body = Bytes::from(vec![7; 70_000]);
     for number in 0..3 {
         let state = OutcomeState::Finished { head: head.clone(), body: body.clone(), truncated: false };

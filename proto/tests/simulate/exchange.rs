@@ -146,7 +146,7 @@ impl Exchange {
     }
 
     pub(crate) fn response_head(&self) -> ResponseHead {
-        ResponseHead { status: self.script.status, headers: lines(self.script.heads >> 32) }
+        ResponseHead::new(self.script.status, lines(self.script.heads >> 32))
     }
 
     /// The whole body that the handler gives, as an outcome reports it.

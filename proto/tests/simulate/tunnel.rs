@@ -81,6 +81,7 @@ impl World<'_> {
             instance: [epoch; 16],
             software: "simulated/1".into(),
             offers: vec![Offer { endpoint: "github".into(), ..Offer::default() }],
+            canaries: false,
         };
         let relay = Session::relay(self.limits(Side::Relay).clone(), now);
         let agent = Session::agent(hello, self.limits(Side::Agent).clone(), now);

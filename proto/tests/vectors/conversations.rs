@@ -160,7 +160,7 @@ fn upgrade() -> Value {
         RequestHead { method: "GET".into(), headers: HeaderBlock::new(), upgrade: "websocket".into(), ..request() };
     let id = talk.relay.open(head).expect("opens");
     talk.say("a request for an upgrade");
-    let agreed = ResponseHead { status: 101, headers: [("upgrade", "websocket")].into_iter().collect() };
+    let agreed = ResponseHead::new(101, [("upgrade", "websocket")].into_iter().collect());
     talk.agent.respond(id, agreed).expect("responds");
     talk.agent.send(id, Bytes::from_static(b"server")).expect("sends");
     talk.agent.finish(id, HeaderBlock::new()).expect("half-closes");

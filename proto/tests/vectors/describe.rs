@@ -114,7 +114,7 @@ fn of_hello(hello: &Hello) -> Value {
     });
     json!({
         "name": hello.name, "instance": hex(&hello.instance), "software": hello.software,
-        "offers": offers.collect::<Vec<_>>(),
+        "offers": offers.collect::<Vec<_>>(), "canaries": hello.canaries,
     })
 }
 
@@ -151,7 +151,7 @@ fn of_request(head: &RequestHead) -> Value {
 }
 
 fn of_response(head: &ResponseHead) -> Value {
-    json!({ "status": head.status, "headers": of_headers(&head.headers) })
+    json!({ "status": head.status, "headers": of_headers(&head.headers), "handler_us": head.handler_us })
 }
 
 fn of_reset(code: ResetCode) -> &'static str {

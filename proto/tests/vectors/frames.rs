@@ -40,6 +40,7 @@ pub(super) fn hello() -> Hello {
         instance: [0x11; 16],
         software: "example/1".into(),
         offers: vec![Offer { endpoint: "github".into(), attach: Attach::Shared, capacity: 50, ..Offer::default() }],
+        canaries: false,
     }
 }
 
@@ -76,7 +77,7 @@ pub(super) fn request() -> RequestHead {
 }
 
 pub(super) fn response(status: u16) -> ResponseHead {
-    ResponseHead { status, headers: [("content-type", "text/plain")].into_iter().collect() }
+    ResponseHead::new(status, [("content-type", "text/plain")].into_iter().collect())
 }
 
 fn number(value: u64) -> impl FnOnce(&mut BytesMut) {
@@ -121,6 +122,9 @@ fn introductions() -> Vec<Value> {
         frame("a hello with every way to attach", FrameType::Hello, 0, 0, |out| {
             several.encode(PeerLimits { heartbeat: None, ..limits }, out);
         }),
+        frame("a hello of an agent that answers canaries", FrameType::Hello, 0, 0, |out| {
+            Hello { canaries: true, ..hello() }.encode(PeerLimits { heartbeat: None, ..limits }, out);
+        }),
         frame("a welcome", FrameType::Welcome, 0, 0, |out| welcome(answers, vec!["github".into()]).encode(limits, out)),
     ]
 }
@@ -146,7 +150,10 @@ fn exchanges() -> Vec<Value> {
             out.extend_from_slice(b"ok");
         }),
         frame("a response with repeated, empty and raw header values", FrameType::Response, 0, 2, |out| {
-            ResponseHead { status: 999, headers: odd.clone() }.encode(out);
+            ResponseHead::new(999, odd.clone()).encode(out);
+        }),
+        frame("a response whose handler took 1,500 microseconds", FrameType::Response, FLAG_END, 1, |out| {
+            ResponseHead { handler_us: Some(1500), ..response(204) }.encode(out);
         }),
         frame("data", FrameType::Data, 0, 3, |out| out.extend_from_slice(&[0, 1, 254, 255])),
         frame("the last data", FrameType::Data, FLAG_END, 3, |out| out.extend_from_slice(b"x")),

@@ -13,10 +13,12 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use relay_proto::{
-    Attach, Attached, Close, CloseCode, Hello, Limits, Notice as RelayNotice, Offer, OfferState, Welcome,
+    Attach, Attached, CANARY_ENDPOINT, Close, CloseCode, HeaderBlock, Hello, Limits, Notice as RelayNotice, Offer,
+    OfferState, ResponseHead, Welcome,
 };
 use relay_tunnel::{Arrival, Arrivals, Handle};
 use tokio::{
@@ -99,6 +101,7 @@ impl Shared {
             instance: *instance.as_bytes(),
             software: concat!("relay-client/", env!("CARGO_PKG_VERSION")).to_owned(),
             offers: offers.collect(),
+            canaries: true,
         }
     }
 
@@ -251,6 +254,11 @@ pub(super) async fn open(
     Ok(Session { plan, control, ended, since: Instant::now() })
 }
 
+/// The relay's own: it looks whether the way is open, and is no webhook. No handler is called, and nobody is told.
+fn answer_canary(request: relay_tunnel::Request) {
+    request.responder.respond_whole(ResponseHead::new(204, HeaderBlock::new()), Bytes::new());
+}
+
 /// How a session ended whose task panicked.
 pub(super) fn failed(_: JoinError) -> Close {
     Close { code: CloseCode::Internal, reason: "the session failed".to_owned() }
@@ -283,6 +291,9 @@ impl Served {
 
     fn serve(&self, request: relay_tunnel::Request) {
         let asked = std::str::from_utf8(&request.head.endpoint).ok();
+        if asked == Some(CANARY_ENDPOINT) {
+            return answer_canary(request);
+        }
         let name = asked.and_then(|endpoint| self.names.get(endpoint));
         let now = self.shared.table.load();
         let endpoint = name.and_then(|name| now.named(name).or_else(|| self.table.named(name))).map(Arc::clone);

@@ -150,7 +150,8 @@ pub(super) async fn stream(
     reply: Reply<'_, Responder>,
     traffic: &mut Traffic,
 ) -> Result<u16, Failed> {
-    let head = ResponseHead { status: head.status.as_u16(), headers: head.headers };
+    let (status, headers) = (head.status.as_u16(), head.headers);
+    let head = ResponseHead { status, headers, handler_us: traffic.handler_us };
     let status = head.status;
     let first = call.next_if_here().await;
     let ends = call.has_ended() && reply.copy.is_none();
@@ -215,7 +216,7 @@ pub(super) async fn upgrade(
     if let Some(protocol) = head.upgrade {
         headers.push("upgrade", protocol);
     }
-    let mut sender = responder.respond(ResponseHead { status, headers: headers.build() });
+    let mut sender = responder.respond(ResponseHead::new(status, headers.build()));
     let Some((connection, read, _permit)) = call.into_raw() else { return Err(("broken", None)) };
     carried.into_tunnel += read.len() as u64;
     let broken = |error: &dyn std::error::Error| ("broken", Some(error.to_string()));

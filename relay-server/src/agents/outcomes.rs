@@ -331,7 +331,7 @@ mod tests {
         let (outcomes, mut late) = after_recovery();
         let name = EndpointName::parse("e").expect("a name");
         let long = |number: u64| {
-            let head = ResponseHead { status: 200, headers: HeaderBlock::new() };
+            let head = ResponseHead::new(200, HeaderBlock::new());
             let state = OutcomeState::Finished { head, body: Bytes::from(vec![0; 65_000]), truncated: false };
             Outcome { event_id: [1; 16], attempt: 1, fence: number, state }
         };

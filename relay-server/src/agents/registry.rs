@@ -11,7 +11,7 @@ mod session;
 mod waiting;
 
 pub(crate) use self::{
-    choose::{AttachedAgent, ChooseError, Circuits},
+    choose::{AttachedAgent, CanaryAgent, ChooseError, Circuits},
     session::offer_state,
 };
 
@@ -198,6 +198,7 @@ impl Registry {
         identity: AgentIdentity,
         shown: Shown,
         offers: Vec<Offer>,
+        canaries: bool,
         now_ms: u64,
     ) -> Option<Welcomed> {
         let now = Instant::now();
@@ -213,6 +214,8 @@ impl Registry {
                 admitted.push(if offer.again { Err("offered_twice") } else { grant });
                 offered.push(offer);
             }
+            // Behind all others, so that it has no answer.
+            offered.extend(canaries.then(|| Offered::canary(state.last_epoch)));
             let session = Arc::new(Session::new(identity, shown, state.last_epoch, offered));
             let mut answers = Vec::new();
             for (offer, admitted) in session.offers.iter().zip(admitted) {
@@ -221,6 +224,10 @@ impl Registry {
                     offer.accept(&mut state.targets, &session.identity, now);
                     (grant.endpoint, role)
                 }));
+            }
+            if let Some(own) = session.offers.last().filter(|own| own.is_canary()) {
+                state.join(&session, None, &own.granted(), now);
+                own.accept(&mut state.targets, &session.identity, now);
             }
             for older in &older {
                 state.remove(older, now);
@@ -250,7 +257,7 @@ impl Registry {
             state.policy = policy;
             for session in state.sessions.values().cloned().collect::<Vec<_>>() {
                 let mut kept = false;
-                for offer in session.offers.iter().filter(|offered| !offered.again) {
+                for offer in session.offers.iter().filter(|offered| !offered.again && !offered.is_canary()) {
                     kept |= state.revise(&session, offer, now);
                 }
                 state.notify_changes();

@@ -52,6 +52,8 @@ pub(super) struct SessionHost {
     pub(super) audit: Arc<Audit>,
     pub(super) limits: Limits,
     pub(super) drain_timeout: Duration,
+    /// Whether canaries are sent.
+    pub(super) canaries: bool,
 }
 
 impl SessionHost {
@@ -91,7 +93,8 @@ impl SessionHost {
             offers.iter().map(|offer| (offer.endpoint.clone(), offer.skip_backlog)).unzip();
         let now_ms = u64::try_from(now.as_millisecond()).unwrap_or(0);
         let actor = Actor::agent(&token, &shown.token.id, client);
-        let Some(welcomed) = self.registry.attach(identity.clone(), shown.clone(), offers, now_ms) else {
+        let canaries = self.canaries && greeting.hello.canaries;
+        let Some(welcomed) = self.registry.attach(identity.clone(), shown.clone(), offers, canaries, now_ms) else {
             self.audit.note(AuditClass::Agents, Deed::new(actor, "agent.attach", None), "unauthorized");
             if let Some(held_back) = REVOKED_SINCE.pass(&token) {
                 tracing::info!(held_back, "an agent said hello with a token that is not valid any more");

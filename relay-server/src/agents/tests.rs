@@ -96,13 +96,13 @@ async fn attach(registry: &Arc<Registry>, name: &str, instance: u8, offer: Offer
 
 async fn attach_all(registry: &Arc<Registry>, name: &str, instance: u8, offers: Vec<Offer>) -> Agent {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
-    let hello = Hello { name: name.into(), instance: [instance; 16], software: String::new(), offers };
+    let hello = Hello { name: name.into(), instance: [instance; 16], software: String::new(), offers, canaries: false };
     let greeting = tokio::spawn(relay_tunnel::relay(ours, Vec::new(), Limits::relay()));
     let agent = tokio::spawn(relay_tunnel::agent(theirs, Vec::new(), hello, Limits::agent()));
     let greeting = greeting.await.expect("runs").expect("says hello");
     let identity = AgentIdentity { token: "token".into(), name: name.into(), instance: [instance; 16] };
     let offers = greeting.hello.offers.clone();
-    let welcomed = registry.attach(identity, shown(), offers, 0).expect("a valid token");
+    let welcomed = registry.attach(identity, shown(), offers, false, 0).expect("a valid token");
     let answer = |offer: &Offer| relay_proto::Attached {
         endpoint: offer.endpoint.clone(),
         state: OfferState::Accepted,
@@ -136,7 +136,7 @@ impl Agent {
             match timeout(PATIENCE, self.agent_arrivals.next()).await.expect("in time") {
                 Some(Arrival::Request(request)) => {
                     let body = request.body.collect().await.expect("whole").to_bytes();
-                    let head = ResponseHead { status: 200, headers: HeaderBlock::new() };
+                    let head = ResponseHead::new(200, HeaderBlock::new());
                     request.responder.respond(head).finish(HeaderBlock::new());
                     return body;
                 }
@@ -419,10 +419,13 @@ async fn a_secret_that_was_taken_out_of_its_token_neither_stays_nor_comes_in() {
     registry.revise(rotated);
     assert_eq!(inside.closed.await.expect("ends").code, CloseCode::Unauthorized);
     // This one was upgraded before that, and says hello now.
-    assert!(registry.attach(identity(), shown(), vec![offer(Attach::Shared, 0)], 0).is_none());
+    assert!(registry.attach(identity(), shown(), vec![offer(Attach::Shared, 0)], false, 0).is_none());
     let nobody = config(Token { name: "other".into(), ..token(&Right::DEFAULT, vec![secret()]) }, &["e"]);
     registry.revise(nobody);
-    assert!(registry.attach(identity(), shown(), vec![offer(Attach::Shared, 0)], 0).is_none(), "under another name");
+    assert!(
+        registry.attach(identity(), shown(), vec![offer(Attach::Shared, 0)], false, 0).is_none(),
+        "under another name"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -430,12 +433,13 @@ async fn what_is_revoked_between_hello_and_welcome_is_closed_once_it_can_be() {
     let registry = registry();
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let offers = vec![offer(Attach::Shared, 0)];
-    let hello = Hello { name: "a".into(), instance: [1; 16], software: String::new(), offers: offers.clone() };
+    let hello =
+        Hello { name: "a".into(), instance: [1; 16], software: String::new(), offers: offers.clone(), canaries: false };
     let greeting = tokio::spawn(relay_tunnel::relay(ours, Vec::new(), Limits::relay()));
     let _agent = tokio::spawn(relay_tunnel::agent(theirs, Vec::new(), hello, Limits::agent()));
     let greeting = greeting.await.expect("runs").expect("says hello");
     let identity = AgentIdentity { token: "token".into(), name: "a".into(), instance: [1; 16] };
-    let welcomed = registry.attach(identity, shown(), offers, 0).expect("a valid token");
+    let welcomed = registry.attach(identity, shown(), offers, false, 0).expect("a valid token");
     registry.revise(config(token(&[], vec![secret()]), &["e"]));
     let (handle, _, driver) = greeting.welcome(Welcome::default());
     welcomed.attached.ready(handle, &welcomed.answers);
@@ -450,7 +454,7 @@ async fn a_session_that_drains_gets_nothing_back_by_a_revision_and_an_endpoint_o
     registry.revise(open_to_all());
     let identity = AgentIdentity { token: "token".into(), name: "b".into(), instance: [2; 16] };
     let offers = vec![offer(Attach::Exclusive, 0), offer(Attach::Shared, 0)];
-    let welcomed = registry.attach(identity, shown(), offers, 0).expect("a valid token");
+    let welcomed = registry.attach(identity, shown(), offers, false, 0).expect("a valid token");
     assert_eq!(welcomed.answers, [Ok(("e".to_owned(), Role::Active)), Err("offered_twice")]);
     registry.revise(open_to_all());
     assert_eq!(registry.attached("e").len(), 1);
@@ -465,7 +469,7 @@ async fn many_offers_share_what_is_the_same_in_all_of_them() {
     let offers = names.iter().map(|name| Offer { endpoint: (*name).to_owned(), ..offer(Attach::Shared, 0) }).collect();
     let name: Arc<str> = "n".repeat(1024).into();
     let identity = AgentIdentity { token: "token".into(), name: Arc::clone(&name), instance: [1; 16] };
-    let welcomed = registry.attach(identity, shown(), offers, 0).expect("a valid token");
+    let welcomed = registry.attach(identity, shown(), offers, false, 0).expect("a valid token");
     assert!(welcomed.answers.iter().all(Result::is_ok));
     assert!(Arc::strong_count(&name) > 2 * names.len(), "places and targets have the one name");
 }

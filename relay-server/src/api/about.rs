@@ -37,6 +37,7 @@ async fn show(State(api): State<Arc<Api>>, who: Who) -> Response {
             started_at: api.started_at.to_string(),
             time: api.services.delivery.clock.now().to_string(),
             public_url: Some(routes.public_url().to_owned()),
+            canaries: api.services.canaries.as_ref().map(|canaries| canaries.about()),
         },
         api: AboutApi { version: 1, features: FEATURES.iter().map(|&feature| feature.to_owned()).collect() },
         you: AboutYou {

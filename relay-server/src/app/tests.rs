@@ -96,7 +96,7 @@ async fn handle(arrivals: &mut Arrivals) -> String {
         let arrival = timeout(PATIENCE, arrivals.next()).await.expect("in time").expect("a session");
         let Arrival::Request(Asked { head, body, responder }) = arrival else { continue };
         let body = body.collect().await.expect("a body").to_bytes();
-        let mut answer = responder.respond(ResponseHead { status: 201, headers: HeaderBlock::new() });
+        let mut answer = responder.respond(ResponseHead::new(201, HeaderBlock::new()));
         answer.send(Bytes::from_static(b"handled")).await.expect("the relay takes it");
         answer.finish(HeaderBlock::new());
         return format!("{} {}", String::from_utf8_lossy(&head.target), String::from_utf8_lossy(&body));

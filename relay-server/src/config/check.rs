@@ -10,6 +10,7 @@ mod clients;
 mod delivery;
 mod endpoint;
 mod listen;
+mod observe;
 mod tls;
 mod token;
 mod verify;
@@ -98,6 +99,7 @@ fn whole<'t>(texts: &[Text], roots: &[Section<'t>], context: Context<'_>, report
     if let Some(acme) = tls.as_ref().and_then(|tls| tls.acme.as_deref()) {
         acme::look_around(acme, &server, &store, &main.section("tls", ""));
     }
+    let observation = observe::observation(main, context, &server);
     let rows = verify::ProviderRows::new(texts, roots);
     let masks = inspect(main);
     let rows = endpoint::EndpointBounds {
@@ -122,7 +124,18 @@ fn whole<'t>(texts: &[Text], roots: &[Section<'t>], context: Context<'_>, report
             report,
         );
     }
-    Config { server, limits, store, audit, tls, endpoints, tokens, shown: Default::default(), warnings: Vec::new() }
+    Config {
+        server,
+        limits,
+        store,
+        audit,
+        tls,
+        observation,
+        endpoints,
+        tokens,
+        shown: Default::default(),
+        warnings: Vec::new(),
+    }
 }
 
 fn version(main: &Section<'_>, context: Context<'_>) {

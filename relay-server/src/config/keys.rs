@@ -1,6 +1,7 @@
 //! Every key that can be typed in `relay.toml`, table by table. `check` reads them.
 
-pub(super) const MAIN: &str = "version include server tls store limits inspect audit provider endpoint token";
+pub(super) const MAIN: &str =
+    "version include server tls store limits inspect audit telemetry log alert canary provider endpoint token";
 /// What an included file may say.
 pub(super) const ROWS: &str = "provider endpoint token";
 pub(super) const SERVER: &str = "\
@@ -19,6 +20,10 @@ pub(super) const LIMITS: &str = "\
     header_timeout body_idle_timeout body_timeout idle_timeout upgrade_idle_timeout";
 pub(super) const INSPECT: &str = "mask_headers mask_json";
 pub(super) const AUDIT: &str = "retention max_size";
+pub(super) const TELEMETRY: &str = "otlp headers sample service_name attributes";
+pub(super) const LOG: &str = "access";
+pub(super) const ALERT: &str = "url secret backlog certificate";
+pub(super) const CANARY: &str = "every";
 pub(super) const ENDPOINT: &str = "\
     name mode verify deadline idle_timeout max_body max_size hosts allow replay wait_for_agent attach upgrades journal \
     owner client_certificate rate concurrency attempt_timeout agent_grace on_failure methods dedup dedup_window dedup_key order \

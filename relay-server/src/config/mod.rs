@@ -39,7 +39,7 @@ use self::rows::Rows;
 pub(crate) use self::secrets::{MAX_SECRET_BYTES, read_secret};
 use self::secrets::{Surroundings, Unseal, nothing_sealed};
 pub(crate) use self::settings::{
-    AcmeChallenge, AcmeSettings, Listen, ProcessLimits, ProxyProtocol, PublicListener, Server, StoreSpec, Timeouts,
+    AcmeChallenge, AcmeSettings, Listen, Observation, ProcessLimits, ProxyProtocol, PublicListener, Server, StoreSpec, Timeouts,
     TlsSettings,
 };
 pub(crate) use self::values::PublicUrl;
@@ -59,6 +59,8 @@ pub(crate) struct Config {
     pub audit: AuditKeep,
     /// There if the relay ends TLS itself.
     pub tls: Option<TlsSettings>,
+    /// Traces, the access log, alerts and canaries.
+    pub observation: Observation,
     pub endpoints: Vec<Arc<Endpoint>>,
     pub tokens: Tokens,
     pub shown: Shown,

@@ -13,8 +13,12 @@ use zeroize::Zeroizing;
 
 use super::cidr::Cidr;
 use super::values::PublicUrl;
+use crate::access_log::AccessSink;
+use crate::alert::AlertSettings;
+use crate::spans::ExportSettings;
 use crate::store::StoreKind;
 use crate::tls::TlsFiles;
+use crate::trace::Sampling;
 
 /// `[server]`: the listeners and what belongs to the whole process.
 #[derive(Clone, Debug)]
@@ -176,6 +180,26 @@ pub(crate) struct StoreSpec {
     pub retention: Duration,
     /// How long an event waits before it becomes a dead letter.
     pub pending_retention: Duration,
+}
+
+/// What is told to those outside.
+#[derive(Clone, Debug)]
+pub(crate) struct Observation {
+    /// `[telemetry]`; `None` where no trace is recorded.
+    pub telemetry: Option<Telemetry>,
+    /// `[log]`: where the access log goes.
+    pub access: AccessSink,
+    /// `[alert]`.
+    pub alert: AlertSettings,
+    /// `[canary]`: how often one is sent to each agent.
+    pub canary: Option<Duration>,
+}
+
+/// `[telemetry]`: traces for an OpenTelemetry collector.
+#[derive(Clone, Debug)]
+pub(crate) struct Telemetry {
+    pub export: ExportSettings,
+    pub sampling: Sampling,
 }
 
 /// `[limits]`: bounds that hold for the whole relay. Sizes in bytes.

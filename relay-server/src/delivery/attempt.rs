@@ -34,6 +34,7 @@ use crate::{
     retry::Judgement,
     store::{self, Head, Lease, Outcome, Summary, Then},
     throttle::Throttle,
+    trace::Sampling,
     webhook::EventId,
 };
 
@@ -107,7 +108,12 @@ impl Event {
         tracing::info_span!("attempt", %event_id, %endpoint, attempt, agent)
     }
 
-    pub(super) fn request(&self, afresh: Option<&Signed>, fence: Option<u64>) -> RequestHead {
+    pub(super) fn request(
+        &self,
+        afresh: Option<&Signed>,
+        fence: Option<u64>,
+        sampling: Option<Sampling>,
+    ) -> RequestHead {
         let known = Known {
             arrival: &self.head.arrival,
             event_id: self.id,
@@ -116,6 +122,7 @@ impl Event {
             replay_of: self.replay_of,
             redelivered: self.redelivered,
             resigned: afresh.is_some(),
+            sampling,
         };
         let sent = &self.head.sent;
         let name = &self.endpoint.name;
@@ -204,7 +211,8 @@ async fn attempt(
     note.resigned = afresh.is_some();
     let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence, agent);
     let aim = Aim { target: place.target().clone(), is_probe: place.is_probe };
-    let (head, source) = (event.request(afresh.as_ref(), Some(event.lease.fence)), event.source(delivery.bodies()));
+    let head = event.request(afresh.as_ref(), Some(event.lease.fence), delivery.sampling());
+    let source = event.source(delivery.bodies());
     let call = Call::open_copied(&delivery.registry, event.kind.as_deref(), place, head, (source, None));
     let mut recorder = Recorder::new(&event, waiting);
     let end = match deliver(call, until, &mut recorder).await {
@@ -215,6 +223,7 @@ async fn attempt(
     if let Some(head_at) = recorder.head_at {
         note.way.hops.note(Hop::AnswerHead, head_at - note.way.from);
     }
+    note.handler_us = recorder.handler_us;
     note.way.pass(Hop::Ended);
     drop(admitted); // The handler is done: a sender that hears of it may send the next one.
     let (judgement, ruling) = Ruling::on(&end, recorder, delivery.clock.now());

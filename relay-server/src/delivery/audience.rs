@@ -140,13 +140,15 @@ pub(super) struct Recorder<'a> {
     pub(super) streams: bool,
     /// When the head of the answer came.
     pub(super) head_at: Option<Instant>,
+    /// How long the handler took, as its agent says.
+    pub(super) handler_us: Option<u32>,
     /// What is for the sender alone: the head as it may see it, and trailers.
     seen: Option<(Parts, HeaderMap)>,
 }
 
 impl<'a> Recorder<'a> {
     pub(super) const fn new(event: &'a Event, waiting: Option<WaitingSender>) -> Self {
-        Self { event, waiting, streams: false, head_at: None, seen: None }
+        Self { event, waiting, streams: false, head_at: None, handler_us: None, seen: None }
     }
 
     /// A recorded answer as the waiting sender gets it.
@@ -178,6 +180,7 @@ impl Audience for &mut Recorder<'_> {
 
     async fn take(self, answer: HandlerAnswer) -> Result<store::Answer, Undelivered> {
         self.head_at = Some(Instant::now());
+        self.handler_us = answer.handler_us;
         let HandlerAnswer { head, headers, body, upload: _goes_on, .. } = answer;
         let (mut kept, mut trailers, mut stream) = (BytesMut::new(), HeaderMap::new(), None);
         let (mut is_long, mut len) = (false, 0_u64);

@@ -65,7 +65,8 @@ impl Event {
 impl Delivery {
     /// An event that is about to be kept.
     pub(super) fn arrival_news(&self, new: &NewEvent) -> Option<Box<Summary>> {
-        self.journal.is_watched().then(|| Box::new(Summary::of(new)))
+        // A canary is nobody's news.
+        (self.journal.is_watched() && !new.endpoint.is_relays_own()).then(|| Box::new(Summary::of(new)))
     }
 
     /// An event is attempted that waited.
@@ -80,7 +81,7 @@ impl Delivery {
         attempt: &Attempt,
         then: Then,
     ) -> Result<Option<Box<Summary>>, Unknown> {
-        if !self.journal.is_watched() {
+        if !self.journal.is_watched() || event.endpoint.name.is_relays_own() {
             return Ok(None);
         }
         let before = event.news.as_ref().ok_or(Unknown)?;

@@ -155,7 +155,7 @@ impl Delivery {
             ChooseError::NoAgent | ChooseError::Unwanted | ChooseError::Limited { .. } => NotReplayed::NoAgent,
         })?;
         let (id, agent, begun) = (event.id, place.agent().name.to_string(), Instant::now());
-        let mut head = event.request(afresh.as_ref(), None); // Nobody has to be told of it later.
+        let mut head = event.request(afresh.as_ref(), None, None); // Nobody has to be told of it later.
         if !asker.attach {
             hide_lines(&mut head, &provider.map(Provider::credential_headers).unwrap_or_default());
         }

@@ -23,6 +23,7 @@ use crate::{
     failure::Failure,
     hops::{Hop, Way, Whose},
     retry::{Judgement, retry_after},
+    spans::SeenAttempt,
     store::{self, Attempt, End, Ended, Outcome, Reason, Then},
     throttle::Throttle,
 };
@@ -47,6 +48,8 @@ pub(super) struct Note {
     pub(super) way: Way,
     /// Its request was signed afresh.
     pub(super) resigned: bool,
+    /// How long the handler took, as its agent says.
+    pub(super) handler_us: Option<u32>,
 }
 
 impl Note {
@@ -55,7 +58,7 @@ impl Note {
         let begun = Instant::now();
         let mut way = way.unwrap_or(Way::from(begun));
         way.hops.note(Hop::Attempt, begun - way.from);
-        Self { started_at: delivery.clock.now(), begun, agent: None, way, resigned: false }
+        Self { started_at: delivery.clock.now(), begun, agent: None, way, resigned: false, handler_us: None }
     }
 
     /// Notes what the sender got.
@@ -181,6 +184,20 @@ impl Delivery {
             Ok(answer) => (Outcome::Answered, Some(answer)),
             Err(outcome) => (outcome, None),
         };
+        if let Some(tracer) = self.tracer.as_ref().filter(|_| outcome != Outcome::NotCalled) {
+            tracer.attempt(&SeenAttempt {
+                id: event.id,
+                origin: event.head.arrival.id,
+                context: &event.head.arrival.traceparent,
+                endpoint: event.endpoint.name.as_str(),
+                number: event.lease.attempt,
+                agent: note.agent.as_deref(),
+                way: &note.way,
+                handler_us: note.handler_us,
+                status: answer.as_ref().map(|answer| answer.status),
+                outcome: outcome.code(),
+            });
+        }
         let attempt = Attempt {
             number: event.lease.attempt,
             fence: event.lease.fence,

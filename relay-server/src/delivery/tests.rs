@@ -71,9 +71,9 @@ const LEASE: Duration = Duration::from_secs(50);
 fn delivery() -> (Arc<UnsteadyStore>, Arc<Delivery>) {
     let store = Arc::new(UnsteadyStore::new(Arc::new(MemoryStore::new(1 << 30))));
     let (kept, clock): (Arc<dyn Store>, _) = (Arc::<UnsteadyStore>::clone(&store), Clock::default());
-    let settings = AgentSettings { max_sessions: 1, max_in_flight: 1, drain_timeout: Duration::ZERO };
+    let settings = AgentSettings { max_sessions: 1, max_in_flight: 1, drain_timeout: Duration::ZERO, canaries: false };
     let (agents, _strays) = Agents::build(settings, &kept, &crate::audit::Audit::sample(&kept), &clock);
-    let delivery = Delivery::build(kept, clock, &agents, Metrics::default().events(), Journal::build(1 << 20));
+    let delivery = Delivery::build(kept, clock, &agents, Metrics::default().events(), Journal::build(1 << 20), None);
     delivery.set_endpoints(&[endpoint()], &Tokens::default());
     (store, delivery)
 }

@@ -1,16 +1,20 @@
 //! The way of one request to its answer: routed, proven, and handed to an agent or to the store.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{body::Body as _, upgrade::OnUpgrade};
 use relay_proto::{CONNECT_PATH, UpgradeProtocol, may_upgrade};
-use relay_schemes::Reply as ChallengeReply;
-use tokio::time::timeout_at;
+use relay_schemes::{Refusal, Reply as ChallengeReply};
+use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, field};
 
 use super::{
+    access::AccessNote,
     client::{self, Untrusted},
     head::{SeenHead, Watch, Watched},
     listener::OpenConnections,
@@ -21,25 +25,30 @@ use super::{
     socket::Socket,
 };
 use crate::{
+    access_log::{AccessLog, shortened},
     address::{is_local, site},
     agents::{Agents, lists},
     client_certificate::ClientCertificate,
     clock::wall,
     config::Timeouts,
-    deliver::{HandlerAnswer, LiveContext, deliver_live},
+    deliver::{HandlerAnswer, LiveContext, LiveNotes, TracedLive, deliver_live},
     delivery::{Delivery, SenderReply, TakenIn},
     endpoint::{Ack, DeliveryPolicy, Endpoint, Replay},
     failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
     hops::{Hop, Way, Whose},
     journal::{Journal, LiveAnswer, NewsRecord},
+    mask::shown_url,
     memory::{LIVE_BYTES, Memory},
+    message::brought_trace,
     metrics::{AnswerClass, Meter},
     quota::{DayIsFull, TokenMeter},
     refused::{Refused, TurnedAway},
     replay_guard::{self, FirstRequest, ReplayGuard, ReplayState, RequestMark, Seen},
     routes::{Matched, Peer, Routed, Routes, SharedRoutes, host_of},
+    spans::{SeenAttempt, SeenRequest, Tracer},
     throttle::Throttle,
     tls::TlsServer,
+    trace::TraceContext,
     verify::{Payload, Webhook},
     webhook::{
         EventId, Received,
@@ -83,6 +92,8 @@ pub(super) struct Requests {
     pub(super) timeouts: Timeouts,
     pub(super) open: OpenConnections,
     pub(super) tls: Arc<TlsServer>,
+    pub(super) tracer: Option<Arc<Tracer>>,
+    pub(super) access: Option<Arc<AccessLog>>,
 }
 
 /// What stands before the API's paths on the public listener.
@@ -97,6 +108,20 @@ enum Outcome {
     Repeated(StatusCode, EventId),
     /// It was a provider's challenge, and this is the relay's own answer.
     Challenge(ChallengeReply, EventId),
+}
+
+/// What is noted of a request before its way, for the access log and for traces.
+struct Observed {
+    id: EventId,
+    /// Its first byte.
+    started: Instant,
+    client: IpAddr,
+    method: Method,
+    context: TraceContext,
+    /// Its endpoint as metrics name it.
+    shown: String,
+    /// Where there is an access log.
+    path: Option<String>,
 }
 
 /// What the replay guard says of a webhook.
@@ -222,14 +247,63 @@ impl Requests {
             Asked::Own(service, request) => Box::pin(own::answer(service, *request)).await,
             Asked::Webhook(Addressed { routes, endpoint, meter, owner, received, payload }) => {
                 let (event_id, started) = (received.event_id, received.started);
+                let observed = self.observe(&endpoint, &meter, &received);
                 let span = tracing::info_span!("request", %event_id, endpoint = %endpoint.name, agent = field::Empty);
                 let answered = async {
                     let outcome = self.webhook(&routes, &endpoint, owner.as_deref(), received, payload).await;
-                    meter.answered(counted(&outcome), started.elapsed(), endpoint.deadline);
-                    answer_to(outcome, &endpoint, event_id)
+                    let class = counted(&outcome);
+                    meter.answered(class, started.elapsed(), endpoint.deadline);
+                    let mut response = answer_to(outcome, &endpoint, event_id);
+                    if let Some(observed) = observed {
+                        self.note(*observed, &endpoint, class, &mut response);
+                    }
+                    response
                 };
                 answered.instrument(span).await
             }
+        }
+    }
+
+    /// What is noted of a request for those who look at it, where anybody does.
+    fn observe(&self, endpoint: &Endpoint, meter: &Meter, received: &Received) -> Option<Box<Observed>> {
+        if (self.tracer.is_none() && self.access.is_none()) || endpoint.name.is_relays_own() {
+            return None;
+        }
+        let path = self.access.as_ref().map(|_| {
+            let rest = shown_url(Some(&endpoint.verify), &received.rest);
+            let own_host = endpoint.hosts.iter().any(|host| **host == *received.host);
+            let name = if own_host { String::new() } else { format!("/{}", meter.shown()) };
+            shortened(&(name + &rest)).to_owned()
+        });
+        let context = brought_trace(&received.head.headers);
+        Some(Box::new(Observed {
+            id: received.event_id,
+            started: received.way.from,
+            client: received.client,
+            method: received.head.method.clone(),
+            context: context.unwrap_or_else(|| TraceContext::begin(received.event_id)),
+            shown: meter.shown(),
+            path,
+        }))
+    }
+
+    /// The head of its answer is decided.
+    fn note(&self, observed: Observed, endpoint: &Endpoint, class: AnswerClass, response: &mut Response<ResponseBody>) {
+        let outcome = class.word();
+        if let Some(tracer) = &self.tracer {
+            tracer.request(&SeenRequest {
+                id: observed.id,
+                context: observed.context,
+                endpoint: endpoint.name.as_str(),
+                method: observed.method.as_str(),
+                status: response.status().as_u16(),
+                outcome,
+                after: observed.started.elapsed(),
+            });
+        }
+        if let Some(path) = observed.path {
+            let Observed { client, shown: endpoint, .. } = observed;
+            response.extensions_mut().insert(AccessNote { endpoint, path, client, outcome });
         }
     }
 
@@ -352,7 +426,10 @@ impl Requests {
         endpoint: &Arc<Endpoint>,
         webhook: Box<Webhook>,
     ) -> Result<HandlerAnswer, Failure> {
-        let mut draft = Journal::draft(endpoint, &webhook);
+        let mut notes = LiveNotes {
+            draft: Journal::draft(endpoint, &webhook),
+            traced: self.tracer.as_ref().map(|_| TracedLive::of(&webhook)),
+        };
         let event_id = webhook.event_id();
         let trusted = |address| routes.trusts(address);
         let context = LiveContext {
@@ -363,9 +440,28 @@ impl Requests {
             body_idle: self.timeouts.body_idle,
             upgrade_idle: self.timeouts.upgrade_idle,
             connections: &self.open.tasks,
+            sampling: self.tracer.as_ref().map(|tracer| tracer.sampling),
         };
-        let mut outcome = deliver_live(webhook, endpoint, context, &mut draft).await;
-        if let Some(mut draft) = draft {
+        let mut outcome = deliver_live(webhook, endpoint, context, &mut notes).await;
+        if let (Some(tracer), Some(traced)) = (&self.tracer, &notes.traced) {
+            let (status, code) = match &outcome {
+                Ok(answer) => (Some(answer.head.status.as_u16()), "answered"),
+                Err(failure) => (None, failure.code()),
+            };
+            tracer.attempt(&SeenAttempt {
+                id: event_id,
+                origin: event_id,
+                context: &traced.context.to_text(),
+                endpoint: endpoint.name.as_str(),
+                number: 1,
+                agent: traced.agent.as_deref(),
+                way: &traced.way,
+                handler_us: outcome.as_ref().ok().and_then(|answer| answer.handler_us),
+                status,
+                outcome: code,
+            });
+        }
+        if let Some(mut draft) = notes.draft {
             let (whose, answer) = match &outcome {
                 Ok(answer) => {
                     let (status, headers) = (answer.head.status.as_u16(), answer.headers.clone());
@@ -420,6 +516,12 @@ impl Requests {
 
     fn turn_away(&self, routes: &Arc<Routes>, endpoint: &Arc<Endpoint>, turned_away: TurnedAway) -> Failure {
         let failure = turned_away.failure;
+        if endpoint.name.is_relays_own() {
+            return failure; // It is on nobody's record.
+        }
+        if failure == Failure::Sender(SenderFault::Unproven(Refusal::TimestampTooNew)) {
+            routes.future_dated.inc(); // Its signature is right: that is looked at first.
+        }
         let entry = self.refused.record(routes, endpoint, turned_away, respond::of_failure(failure).status);
         self.journal.note(|| entry.map(NewsRecord::Refused));
         failure

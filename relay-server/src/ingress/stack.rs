@@ -21,6 +21,7 @@ use hyper::{
 };
 
 use super::{
+    access::AccessEntry,
     head::Turn,
     request::{Connection, Requests},
     respond::{self, BodyError, ResponseBody},
@@ -46,6 +47,8 @@ pub(super) fn service(
         // Here, and not when the future is polled first: the end of input may come in between.
         let mut open = connection.input.open();
         conceal(request.headers_mut());
+        let log = requests.access.as_ref();
+        let mut access = log.map(|log| AccessEntry::begin(log, &connection, &request, seen.started));
         async move {
             let request = request.map(|body| open.body(body));
             let answer = async {
@@ -58,8 +61,11 @@ pub(super) fn service(
             let response = AssertUnwindSafe(answer).catch_unwind().await;
             let mut response = response.unwrap_or_else(|_| panicked());
             requests.say_farewell(one_of_many, &mut response);
+            if let Some(access) = &mut access {
+                access.answered(&mut response);
+            }
             let turn = connection.watch.follow(response.status());
-            Ok(response.map(|inner| AnswerBody { inner, _open: open, _turn: turn }))
+            Ok(response.map(|inner| AnswerBody { inner, access, _open: open, _turn: turn }))
         }
     })
 }
@@ -83,8 +89,19 @@ fn panicked() -> Response<ResponseBody> {
 /// An answer's body. Its request is open until hyper has taken all of it, or drops it.
 pub(super) struct AnswerBody {
     inner: ResponseBody,
+    /// Its request's line in the access log, where there is one.
+    access: Option<Box<AccessEntry>>,
     _open: OpenRequest,
     _turn: Option<Turn>,
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        // hyper does not ask for the end of a body whose length it knows.
+        if let Some(access) = self.access.as_mut().filter(|_| self.inner.is_end_stream()) {
+            access.is_whole();
+        }
+    }
 }
 
 impl Body for AnswerBody {
@@ -92,7 +109,11 @@ impl Body for AnswerBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        asked(Pin::new(&mut self.inner).poll_frame(cx))
+        let frame = asked(Pin::new(&mut self.inner).poll_frame(cx));
+        if let (Poll::Ready(frame), Some(access)) = (&frame, &mut self.access) {
+            access.sent(frame.as_ref());
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -189,6 +189,7 @@ suite! {
         the_first_and_the_last_attempts_stay_on_record;
     upkeep:
         dead_events_are_revived_dropped_and_replayed
+        the_relays_own_events_stand_in_no_list_and_are_forgotten
         an_open_one_is_cancelled_and_its_end_only_recorded
         a_replay_shares_a_long_body
         a_bulk_action_is_done_in_steps

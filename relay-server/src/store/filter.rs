@@ -91,7 +91,12 @@ impl Filter {
 
     /// Whether an event of this endpoint can pass.
     pub(super) fn may_be_of(&self, endpoint: &EndpointName) -> bool {
-        (self.endpoints.is_empty() || self.endpoints.contains(endpoint)) && self.query.may_be_of(endpoint.as_str())
+        self.is_of(endpoint) && self.query.may_be_of(endpoint.as_str())
+    }
+
+    /// Of those that are named; of all but the relay's own where none is.
+    fn is_of(&self, endpoint: &EndpointName) -> bool {
+        if self.endpoints.is_empty() { !endpoint.is_relays_own() } else { self.endpoints.contains(endpoint) }
     }
 
     /// Received then or later, and before.
@@ -121,7 +126,7 @@ impl Filter {
     fn lets_pass(&self, event: &Summary) -> bool {
         let is_in = |range: &StatusRange| event.status.is_some_and(|status| (range.0..=range.1).contains(&status));
         let is_of = |pattern: &String| event.event_type.as_ref().is_some_and(|text| fits(pattern, text));
-        (self.endpoints.is_empty() || self.endpoints.contains(&event.endpoint))
+        self.is_of(&event.endpoint)
             && self.from.is_none_or(|from| event.received_at >= from)
             && self.until.is_none_or(|until| event.received_at < until)
             && (self.states.is_empty() || self.states.contains(&event.state))

@@ -366,6 +366,17 @@ impl Store for MemoryStore {
         self.reply(Ok(of.iter().map(beginning).collect()))
     }
 
+    fn forget(&self, endpoint: EndpointName, ids: Vec<EventId>) -> Reply<'_, u64> {
+        let mut inner = self.inner();
+        let mut gone = 0;
+        if let Some(shelf) = inner.shelves.get_mut(&endpoint) {
+            for id in ids.iter().take(MAX_PAGE) {
+                gone += u64::from(shelf.ended.contains(id) && shelf.remove(*id).is_some());
+            }
+        }
+        self.reply(Ok(gone))
+    }
+
     fn act(&self, acts: Vec<Act>, now: Timestamp) -> Reply<'_, Vec<Acted>> {
         let mut inner = self.inner();
         let mut ids = BTreeSet::new();
@@ -676,7 +687,9 @@ impl Store for MemoryStore {
     }
 
     fn usage(&self) -> Usage {
-        Usage { bytes: self.inner().bytes(), max_bytes: self.max_bytes, ..Usage::default() }
+        let inner = self.inner();
+        let waiting_bytes = inner.shelves.values().map(|shelf| shelf.open_bytes).sum();
+        Usage { bytes: inner.bytes(), max_bytes: self.max_bytes, waiting_bytes, ..Usage::default() }
     }
 
     fn health(&self) -> watch::Receiver<Health> {

@@ -527,7 +527,8 @@ pub enum Sight {
 impl Sight {
     pub fn sees(&self, endpoint: &EndpointName) -> bool {
         match self {
-            Self::All => true,
+            // The relay's own is nobody's to see.
+            Self::All => !endpoint.is_relays_own(),
             Self::Only(seen) => seen.contains(endpoint),
         }
     }

@@ -197,6 +197,8 @@ pub struct Purged {
 pub struct Usage {
     pub bytes: u64,
     pub max_bytes: u64,
+    /// What waits takes so much of it, and gives way to nothing.
+    pub waiting_bytes: u64,
     /// Events found damaged by this process. Anything but 0 is an alarm.
     pub damaged: u64,
     pub commits: u64,

@@ -28,8 +28,8 @@ use tokio::sync::{oneshot, watch};
 use super::{
     Act, Acted, AuditFilter, AuditPage, AuditRow, Backlog, Body, Bulk, BulkPlan, Claimed, ConfigChange, ConfigKind,
     ConfigRow, ConfigSets, End, Ended, EndpointSize, EventCounts, Filter, Grant, Health, Hold, Holder, LeaseEnds,
-    NewEvent, OwnSignature, Page, PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Sight, Source, Store,
-    StoreError, TokenUse, Usage, Verdict, Want, Was, error::Pulse, refused_bytes, rules,
+    MAX_PAGE, NewEvent, OwnSignature, Page, PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Sight, Source,
+    Store, StoreError, TokenUse, Usage, Verdict, Want, Was, error::Pulse, refused_bytes, rules,
 };
 use crate::{endpoint::EndpointName, spool::Spool, webhook::EventId};
 
@@ -175,6 +175,7 @@ impl SqliteStore {
         let readers = Readers::start(path)?;
         let index = Index::new(connection, checkpointer, pace);
         shared.counters.used_bytes.store(known.used_bytes(), Ordering::Relaxed);
+        shared.counters.open_bytes.store(known.sums.open_bytes(), Ordering::Relaxed);
         // What was read back from the log is not committed yet.
         shared.counters.is_behind.store(true, Ordering::Release);
         let writer = Arc::new(Writer::start(index, log, known, Arc::clone(&shared))?);
@@ -364,6 +365,17 @@ impl Store for SqliteStore {
         self.write(Kind::Upkeep, 256, move |tx| acts.iter().map(|act| operator_actions::act(tx, act, now)).collect())
     }
 
+    fn forget(&self, endpoint: EndpointName, ids: Vec<EventId>) -> Reply<'_, u64> {
+        self.write(Kind::Upkeep, 256, move |tx| {
+            let Some(key) = tx.endpoint(&endpoint)? else { return Ok(0) };
+            let mut gone = 0;
+            for id in ids.iter().take(MAX_PAGE) {
+                gone += u64::from(purge::delete(tx, key, *id)?.is_some());
+            }
+            Ok(gone)
+        })
+    }
+
     fn bulk(&self, plan: BulkPlan, now: Timestamp) -> Reply<'_, ()> {
         self.write(Kind::Upkeep, 256, move |tx| operator_actions::start(tx, &plan, now))
     }
@@ -523,6 +535,7 @@ impl Store for SqliteStore {
         Usage {
             bytes: counters.used_bytes.load(Ordering::Relaxed),
             max_bytes: self.shared.options.max_bytes,
+            waiting_bytes: counters.open_bytes.load(Ordering::Relaxed),
             damaged: counters.damaged.load(Ordering::Relaxed),
             commits: counters.commits.load(Ordering::Relaxed),
             calls: counters.calls.load(Ordering::Relaxed),

@@ -24,11 +24,11 @@ struct Relay {
 
 fn relay(budget: u64) -> Relay {
     let (store, clock): (Arc<dyn Store>, _) = (Arc::new(MemoryStore::new(1 << 30)), Clock::default());
-    let settings = AgentSettings { max_sessions: 1, max_in_flight: 1, drain_timeout: Duration::ZERO };
+    let settings = AgentSettings { max_sessions: 1, max_in_flight: 1, drain_timeout: Duration::ZERO, canaries: false };
     let (agents, _late) = Agents::build(settings, &store, &crate::audit::Audit::sample(&store), &clock);
     let journal = Journal::build(budget);
     let events = Metrics::default().events();
-    let delivery = Delivery::build(store, clock, &agents, events, Arc::clone(&journal));
+    let delivery = Delivery::build(store, clock, &agents, events, Arc::clone(&journal), None);
     let streams = NewsStreams::build(&journal, &delivery);
     Relay { journal, streams }
 }

@@ -314,7 +314,7 @@ async fn an_answer_of_another_length_than_its_head_says_is_broken_and_leaves_the
     let kept = "[[endpoint]]\nname = \"open\"\nverify = \"none\"\non_failure = \"pass\"\n";
     let relay = relay(&format!("{kept}{table}")).await;
     for (said, status) in [("10", 502), ("3", 502), ("0", 502), ("5", 200)] {
-        let head = ResponseHead { status: 200, headers: [("content-length", said)].into_iter().collect() };
+        let head = ResponseHead::new(200, [("content-length", said)].into_iter().collect());
         let agent = upgrade(&relay.public, &secret, None).await.expect("the token is good");
         let agent = agent.answer("open", head, "hello".into()).await.expect("a welcome");
         let mut sender = Wire::connect(&relay.public).await.expect("connects");

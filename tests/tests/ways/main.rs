@@ -25,6 +25,7 @@ mod listeners;
 mod live;
 mod mcp;
 mod news;
+mod observed;
 mod play;
 mod python_client;
 mod replays;

@@ -7,14 +7,19 @@ use std::{
 };
 
 use jiff::Timestamp;
-use relay_proto::{OpenError, RequestHead};
+use relay_proto::{CANARY_ENDPOINT, OpenError, RequestHead};
 use tokio::time::Instant;
 
 use super::{
     super::{
-        attach_policy::hide_lines, event_filter::EventFilter, membership::Role, mirror::MirrorWriter, token::Right,
+        attach_policy::hide_lines,
+        event_filter::EventFilter,
+        membership::{Epoch, Role},
+        mirror::MirrorWriter,
+        token::Right,
     },
     AgentIdentity, AgentSelector, Candidate, Counted, Load, Registry, Reservation, Session, State,
+    session::canary_kind,
 };
 use crate::{
     failure::{AgentFault, Failure, RelayFault},
@@ -59,6 +64,19 @@ impl From<ChooseError> for Failure {
 pub(crate) struct AttachedAgent {
     pub identity: AgentIdentity,
     pub role: Role,
+}
+
+/// A session that answers canaries.
+pub(crate) struct CanaryAgent {
+    pub identity: AgentIdentity,
+    epoch: Epoch,
+}
+
+impl CanaryAgent {
+    /// The type of what is for this session alone.
+    pub(crate) fn kind(&self) -> String {
+        canary_kind(self.epoch)
+    }
 }
 
 const MAX_SHOWN: usize = 100;
@@ -203,6 +221,17 @@ impl Registry {
             Some(AttachedAgent { identity: session.identity.clone(), role })
         };
         members.all().filter_map(one).take(MAX_SHOWN).collect()
+    }
+
+    /// The sessions that answer canaries and take exchanges.
+    pub(crate) fn canaries(&self) -> Vec<CanaryAgent> {
+        let state = self.lock();
+        let candidates = state.candidates(CANARY_ENDPOINT, Role::Active, |_| true);
+        let one = |candidate: Candidate| {
+            let (identity, epoch) = (candidate.agent.identity.clone(), candidate.agent.epoch);
+            CanaryAgent { identity, epoch }
+        };
+        candidates.into_iter().map(one).collect()
     }
 
     /// Ends when an agent came, left, or stands otherwise than before.

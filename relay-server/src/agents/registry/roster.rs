@@ -90,7 +90,7 @@ impl State {
         let endpoints: Vec<_> = session
             .offers
             .iter()
-            .filter(|offered| !offered.again)
+            .filter(|offered| !offered.again && !offered.is_canary())
             .map(|offered| {
                 let load = offered.load.get();
                 let in_flight = load.map_or(0, |load| load.in_flight.load(Ordering::Relaxed));

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use parking_lot::Mutex;
-use relay_proto::{CloseCode, Notice, Offer, OfferState, Rate};
+use relay_proto::{Attach, CANARY_ENDPOINT, CloseCode, Notice, Offer, OfferState, Rate};
 use relay_tunnel::Handle;
 use tokio::{sync::Notify, time::Instant};
 
@@ -76,6 +76,28 @@ impl Offered {
         (offered, admitted)
     }
 
+    /// A place for canaries: those for the session of this epoch alone.
+    pub(super) fn canary(epoch: Epoch) -> Self {
+        Self {
+            endpoint: CANARY_ENDPOINT.into(),
+            wish: Wish { attach: Attach::Shared, takeover: false },
+            again: false,
+            filter: EventFilter::new(&[canary_kind(epoch)]),
+            capacity: 0,
+            rate: None,
+            load: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn is_canary(&self) -> bool {
+        *self.endpoint == *CANARY_ENDPOINT
+    }
+
+    /// As if a token had allowed it.
+    pub(super) fn granted(&self) -> AttachGrant {
+        AttachGrant { endpoint: self.endpoint.to_string(), exclusive: false, wish: self.wish }
+    }
+
     /// As the config is asked about it. What was for the moment of its hello is over.
     pub(super) fn asked(&self) -> OfferRequest<'_> {
         OfferRequest { endpoint: &self.endpoint, wish: self.wish, skip_backlog: false }
@@ -126,6 +148,11 @@ impl Session {
     pub(super) fn offered(&self, endpoint: &str) -> Option<&Offered> {
         self.offers.iter().find(|offered| *offered.endpoint == *endpoint)
     }
+}
+
+/// The type of a canary for a session.
+pub(super) fn canary_kind(epoch: Epoch) -> String {
+    format!("session.{epoch}")
 }
 
 pub(crate) const fn offer_state(role: Role) -> OfferState {

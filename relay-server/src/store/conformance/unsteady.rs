@@ -89,6 +89,7 @@ macro_rules! pass {
 impl Store for UnsteadyStore {
     pass! {
         room_for_coming(endpoint: EndpointName) -> ();
+        forget(endpoint: EndpointName, ids: Vec<EventId>) -> u64;
         append(events: Vec<NewEvent>, now: Timestamp) -> Vec<Verdict>;
         claim(wants: Vec<Want>, grant: Grant, now: Timestamp) -> Claimed;
         holders() -> Vec<Holder>;

@@ -54,6 +54,29 @@ pub(super) async fn dead_events_are_revived_dropped_and_replayed(store: Arc<dyn 
     assert_eq!(again.head.signature, Signature::Auto, "whoever asks for it says how");
 }
 
+/// What the relay sends itself is in nobody's sight, and does not stay.
+pub(super) async fn the_relays_own_events_stand_in_no_list_and_are_forgotten(store: Arc<dyn Store>) {
+    let own = NewEvent { endpoint: EndpointName::canary(), ..event("a", 1) };
+    store.append(vec![own], at(1)).await.expect("kept");
+    append(&store, event("a", 2)).await;
+    let listed = |endpoints| {
+        let filter = Filter { endpoints, ..Filter::default() };
+        let page = PageRequest { limit: 10, after: None, oldest_first: true };
+        let store = Arc::clone(&store);
+        async move { store.list(filter, page).await.expect("listed").events.len() }
+    };
+    assert_eq!((listed(Vec::new()).await, listed(vec![EndpointName::canary()]).await), (1, 1));
+    assert!(store.event(Sight::All, id(1), at(2)).await.expect("read").is_none());
+    let backlog = store.backlog(Sight::All).await.expect("read");
+    assert!(backlog.iter().all(|one| one.endpoint == name("a")), "{backlog:?}");
+    let forget = || store.forget(EndpointName::canary(), vec![id(1), id(9)]);
+    assert_eq!(forget().await.expect("asked"), 0, "it has not ended");
+    let cancel = Act { endpoint: EndpointName::canary(), id: id(1), action: Action::Cancel };
+    assert_eq!(store.act(vec![cancel], at(3)).await.expect("acted"), [Acted::Done]);
+    assert_eq!((forget().await.expect("gone"), forget().await.expect("asked")), (1, 0));
+    assert_eq!((listed(Vec::new()).await, listed(vec![EndpointName::canary()]).await), (1, 0));
+}
+
 pub(super) async fn an_open_one_is_cancelled_and_its_end_only_recorded(store: Arc<dyn Store>) {
     append(&store, event("a", 1)).await;
     let held = claim(&store, "a", 1, 500, 5).await.remove(0);

@@ -176,6 +176,11 @@ impl Sums {
     pub(super) fn used_bytes(&self) -> u64 {
         self.total.all()
     }
+
+    /// What events take that wait, or come.
+    pub(super) fn open_bytes(&self) -> u64 {
+        self.total.open
+    }
 }
 
 /// What an open batch knows of the room, and what it changes.

@@ -81,6 +81,7 @@ pub(super) struct Counters {
     pub(super) calls: AtomicU64,
     pub(super) commit_micros: AtomicU64,
     pub(super) used_bytes: AtomicU64,
+    pub(super) open_bytes: AtomicU64,
     pub(super) damaged: AtomicU64,
     /// Whether those who read the index may miss something.
     pub(super) is_behind: AtomicBool,
@@ -435,6 +436,7 @@ impl Loop {
             shared.counters.is_behind.store(true, Ordering::Release);
         }
         shared.counters.used_bytes.store(known.used_bytes(), Ordering::Relaxed);
+        shared.counters.open_bytes.store(known.sums.open_bytes(), Ordering::Relaxed);
         if let Err(error) = ended {
             self.index_failed(error);
         }

@@ -173,7 +173,7 @@ fn frames(encode: bool) {
 fn exchanges() {
     let mut pair = Pair::new();
     let body = Bytes::from(vec![b'x'; BODY_BYTES]);
-    let answer = ResponseHead { status: 200, headers: HeaderBlock::from_iter([("content-type", "text/plain")]) };
+    let answer = ResponseHead::new(200, HeaderBlock::from_iter([("content-type", "text/plain")]));
     for nth in 0..WARM_UP + CALLS {
         let (request, body, answer) = (request(), body.clone(), answer.clone());
         call(nth, || exchange(&mut pair, request, body, answer));
