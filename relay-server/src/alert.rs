@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 
 use self::judge::Judge;
 pub(crate) use self::{
-    judge::{Cause, CauseKind, CertificateEnd, Facts, StoppedCanary},
+    judge::{AlertCause, AlertKind, CertificateEnd, RelayFacts, StoppedCanary},
     post::{AlertQueue, post_alerts, signer},
 };
 use crate::{
@@ -122,7 +122,7 @@ pub(crate) struct Alerts {
 
 struct AlertState {
     judge: Judge,
-    active: BTreeMap<Cause, AlertRow>,
+    active: BTreeMap<AlertCause, AlertRow>,
 }
 
 impl Alerts {
@@ -138,7 +138,7 @@ impl Alerts {
     }
 
     /// Looks at how things stand, and says what has changed.
-    pub(crate) fn look(&self, facts: &Facts, relay: &str, now: Timestamp) {
+    pub(crate) fn look(&self, facts: &RelayFacts, relay: &str, now: Timestamp) {
         let mut state = self.state.lock();
         let holds = state.judge.judge(facts, now);
         let ended: Vec<_> = state.active.keys().filter(|cause| !holds.contains_key(*cause)).cloned().collect();
@@ -153,7 +153,7 @@ impl Alerts {
             if state.active.contains_key(&cause) {
                 continue;
             }
-            let is_endpoint = matches!(cause.kind, CauseKind::DeadLetters | CauseKind::Backlog);
+            let is_endpoint = matches!(cause.kind, AlertKind::DeadLetters | AlertKind::Backlog);
             let shown = |name: &String| if is_endpoint { self.metrics.shown(name) } else { name.clone() };
             let alert = AlertRow {
                 cause: cause.kind.word().to_owned(),
@@ -172,9 +172,9 @@ impl Alerts {
     }
 
     /// How many hold of each kind.
-    pub(crate) fn counted(&self) -> [(&'static str, usize); CauseKind::ALL.len()] {
+    pub(crate) fn counted(&self) -> [(&'static str, usize); AlertKind::ALL.len()] {
         let state = self.state.lock();
-        CauseKind::ALL.map(|kind| (kind.word(), state.active.keys().filter(|cause| cause.kind == kind).count()))
+        AlertKind::ALL.map(|kind| (kind.word(), state.active.keys().filter(|cause| cause.kind == kind).count()))
     }
 
     fn put(&self, raised: bool, alert: &AlertRow, relay: &str, now: Timestamp) {
@@ -223,7 +223,7 @@ mod tests {
         let (alerts, mut queue) = Alerts::build(AlertSettings { target: Some(target()), thresholds }, &metrics);
         let backlog = |open| EndpointBacklog { endpoint: "github".to_owned(), open, oldest_s: 90, overdue: false };
         for (minute, open) in [(0, 5), (1, 20), (2, 30), (3, 40), (4, 50), (5, 60), (6, 70), (7, 80), (8, 4), (9, 0)] {
-            let facts = Facts { waiting: vec![backlog(open)], ..Facts::default() };
+            let facts = RelayFacts { waiting: vec![backlog(open)], ..RelayFacts::default() };
             alerts.look(&facts, "https://hooks.test", Timestamp::from_second(minute * 60).expect("a time"));
         }
         let bodies: Vec<_> = std::iter::from_fn(|| queue.waiting.try_recv().ok()).collect();
@@ -241,7 +241,7 @@ mod tests {
             Alerts::build(AlertSettings { target: Some(target()), thresholds: Thresholds::default() }, &metrics);
         let canary = |n| StoppedCanary { agent: format!("agent-{n}"), token: "t".to_owned(), failures: 3 };
         let canaries = (0..MAX_WAITING + 2).map(canary).collect();
-        alerts.look(&Facts { canaries, ..Facts::default() }, "", Timestamp::UNIX_EPOCH);
+        alerts.look(&RelayFacts { canaries, ..RelayFacts::default() }, "", Timestamp::UNIX_EPOCH);
         assert_eq!(alerts.counts.dropped.load(Ordering::Relaxed), 2);
         assert_eq!(alerts.active().len(), MAX_WAITING + 2);
     }

@@ -27,7 +27,7 @@ use crate::{
     acme::AcmeTask,
     admin::{self, AdminGate, Readiness},
     agents::{Agents, token::TokenHash},
-    alert::{CertificateEnd, Facts, post_alerts},
+    alert::{CertificateEnd, RelayFacts, post_alerts},
     api::Api,
     audit::{self, Actor, Deed},
     canary::Door,
@@ -451,7 +451,7 @@ fn certificate_ends(services: &Services) -> Vec<CertificateEnd> {
 /// What an operator has to know of is found here, from what there is to know.
 fn look_for_alerts(services: &Services, waiting: Vec<EndpointBacklog>) {
     let now = services.delivery.clock.now();
-    let facts = Facts {
+    let facts = RelayFacts {
         waiting,
         dead: services.metrics.events().dead(),
         usage: services.delivery.store.usage(),

@@ -32,7 +32,7 @@ use crate::{
     clock::wall,
     hops::{Hop, Hops, Way},
     metrics::Metrics,
-    trace::{Part, Sampling, SpanId, TraceContext},
+    trace::{Sampling, SpanId, SpanPart, TraceContext},
     webhook::EventId,
 };
 
@@ -119,7 +119,7 @@ impl Tracer {
         if !self.sampling.takes(&context.trace_id) {
             return;
         }
-        let own = Part::Webhook.of(id);
+        let own = SpanPart::Webhook.of(id);
         let end_ns = now_ns();
         let mut attributes = self.attributes(endpoint, id);
         attributes.extend([
@@ -151,7 +151,7 @@ impl Tracer {
         let SeenAttempt { id, origin, number, way, .. } = *seen;
         let hops = &way.hops;
         let begun_ns = now_ns().saturating_sub(nanos(way.from.elapsed()));
-        let span = |name: &str, part: Part, of: EventId, parent: SpanId, (from, to): Span| SpanMessage {
+        let span = |name: &str, part: SpanPart, of: EventId, parent: SpanId, (from, to): Span| SpanMessage {
             trace_id: context.trace_id.to_vec(),
             span_id: part.of(of).to_vec(),
             parent_span_id: parent.to_vec(),
@@ -162,8 +162,10 @@ impl Tracer {
             attributes: self.attributes(seen.endpoint, of),
             status: None,
         };
-        let webhook = Part::Webhook.of(origin);
-        for (name, part, between) in [("verify", Part::Verify, verified(hops)), ("store", Part::Store, stored(hops))] {
+        let webhook = SpanPart::Webhook.of(origin);
+        for (name, part, between) in
+            [("verify", SpanPart::Verify, verified(hops)), ("store", SpanPart::Store, stored(hops))]
+        {
             if let Some(between) = between {
                 self.put(span(name, part, origin, webhook, between));
             }
@@ -181,15 +183,15 @@ impl Tracer {
             span.status = failed();
             span
         };
-        self.put(with(span("attempt", Part::Attempt(number), id, webhook, attempt)));
+        self.put(with(span("attempt", SpanPart::Attempt(number), id, webhook, attempt)));
         let Some(opened) = hops.at_us(Hop::Opened) else { return };
-        let (tunnel, ended) = (Part::Tunnel(number), attempt.1);
-        self.put(with(span("tunnel", tunnel, id, Part::Attempt(number).of(id), (opened, ended))));
+        let (tunnel, ended) = (SpanPart::Tunnel(number), attempt.1);
+        self.put(with(span("tunnel", tunnel, id, SpanPart::Attempt(number).of(id), (opened, ended))));
         let head_at = hops.at_us(Hop::AnswerHead).unwrap_or(ended);
         let called = called((opened, head_at), seen.handler_us);
         self.put(SpanMessage {
             kind: CLIENT,
-            ..with(span("handler", Part::Handler(number), id, tunnel.of(id), called))
+            ..with(span("handler", SpanPart::Handler(number), id, tunnel.of(id), called))
         });
     }
 
@@ -305,7 +307,7 @@ mod tests {
         let length = |at: usize| (spans[at].end_time_unix_nano - spans[at].start_time_unix_nano) / 1000;
         assert_eq!((length(0), length(1), length(2), length(3), length(4)), (30, 850, 750, 700, 400));
         assert_eq!(spans[4].start_time_unix_nano - spans[3].start_time_unix_nano, 100_000, "half of the way");
-        let webhook = Part::Webhook.of(id).to_vec();
+        let webhook = SpanPart::Webhook.of(id).to_vec();
         assert!(spans[..3].iter().all(|span| span.parent_span_id == webhook));
         assert_eq!(spans[3].parent_span_id, spans[2].span_id);
         assert_eq!(spans[4].parent_span_id, spans[3].span_id);

@@ -31,7 +31,7 @@ pub(crate) struct TraceContext {
 impl TraceContext {
     /// The trace that begins with an event.
     pub(crate) fn begin(event: EventId) -> Self {
-        Self { trace_id: *event.as_bytes(), span_id: Part::Webhook.of(event), flags: SAMPLED }
+        Self { trace_id: *event.as_bytes(), span_id: SpanPart::Webhook.of(event), flags: SAMPLED }
     }
 
     /// One that is valid, and of this version.
@@ -62,7 +62,7 @@ impl TraceContext {
 
 /// A span of an event's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum SpanPart {
     /// From the first byte of the request to its answer.
     Webhook,
     Verify,
@@ -75,7 +75,7 @@ pub(crate) enum Part {
     Handler(u32),
 }
 
-impl Part {
+impl SpanPart {
     /// Its span's id: different for each event and part, the same whenever it is asked for.
     pub(crate) fn of(self, event: EventId) -> SpanId {
         let number = match self {
@@ -112,7 +112,7 @@ impl Sampling {
     /// What a handler is told of an attempt: where the trace is recorded, the span of its call stands there.
     pub(crate) fn passed_on(self, context: &str, event: EventId, attempt: u32) -> Option<String> {
         let context = TraceContext::parse(context.as_bytes()).filter(|context| self.takes(&context.trace_id))?;
-        let span_id = Part::Handler(attempt).of(event);
+        let span_id = SpanPart::Handler(attempt).of(event);
         Some(TraceContext { span_id, flags: context.flags | SAMPLED, ..context }.to_text())
     }
 }
@@ -169,8 +169,8 @@ mod tests {
     fn each_part_of_each_event_has_a_span_of_its_own() {
         let mut seen = HashSet::new();
         for event in (0..200).map(|_| EventId::new()) {
-            let attempts = (1..20).flat_map(|n| [Part::Attempt(n), Part::Tunnel(n), Part::Handler(n)]);
-            for part in [Part::Webhook, Part::Verify, Part::Store].into_iter().chain(attempts) {
+            let attempts = (1..20).flat_map(|n| [SpanPart::Attempt(n), SpanPart::Tunnel(n), SpanPart::Handler(n)]);
+            for part in [SpanPart::Webhook, SpanPart::Verify, SpanPart::Store].into_iter().chain(attempts) {
                 assert_eq!(part.of(event), part.of(event));
                 assert!(seen.insert(part.of(event)), "{part:?}");
             }
@@ -193,6 +193,6 @@ mod tests {
         let told = Sampling::new(1.0).passed_on(text, event, 2).expect("recorded");
         let told = TraceContext::parse(told.as_bytes()).expect("valid");
         let brought = TraceContext::parse(text.as_bytes()).expect("valid");
-        assert_eq!((told.trace_id, told.span_id, told.flags), (brought.trace_id, Part::Handler(2).of(event), 1));
+        assert_eq!((told.trace_id, told.span_id, told.flags), (brought.trace_id, SpanPart::Handler(2).of(event), 1));
     }
 }

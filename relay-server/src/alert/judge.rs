@@ -29,7 +29,7 @@ const FULL_UNTIL: u64 = 75;
 const CANARY_FAILURES: u32 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum CauseKind {
+pub(crate) enum AlertKind {
     DeadLetters,
     Backlog,
     Clock,
@@ -38,7 +38,7 @@ pub(crate) enum CauseKind {
     Canary,
 }
 
-impl CauseKind {
+impl AlertKind {
     pub(crate) const ALL: [Self; 6] =
         [Self::DeadLetters, Self::Backlog, Self::Clock, Self::Certificate, Self::Store, Self::Canary];
 
@@ -55,14 +55,14 @@ impl CauseKind {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Cause {
-    pub kind: CauseKind,
+pub(crate) struct AlertCause {
+    pub kind: AlertKind,
     pub subject: String,
 }
 
 /// How things stand.
 #[derive(Debug, Default)]
-pub(crate) struct Facts {
+pub(crate) struct RelayFacts {
     pub waiting: Vec<EndpointBacklog>,
     /// Dead letters since the start, by endpoint; those that nobody took in time under an empty name.
     pub dead: Vec<(String, u64)>,
@@ -126,31 +126,31 @@ impl Judge {
     }
 
     /// The causes that hold, each with a sentence.
-    pub(super) fn judge(&mut self, facts: &Facts, now: Timestamp) -> BTreeMap<Cause, String> {
+    pub(super) fn judge(&mut self, facts: &RelayFacts, now: Timestamp) -> BTreeMap<AlertCause, String> {
         let mut holds = BTreeMap::new();
         let mut add = |kind, subject: &str, message| {
-            holds.insert(Cause { kind, subject: subject.to_owned() }, message);
+            holds.insert(AlertCause { kind, subject: subject.to_owned() }, message);
         };
         for (endpoint, open, oldest_s) in self.growing(&facts.waiting, now) {
             let message = format!("{open} events wait, more and more, the oldest for {oldest_s} s");
-            add(CauseKind::Backlog, &endpoint, message);
+            add(AlertKind::Backlog, &endpoint, message);
         }
         for (endpoint, count) in self.died(&facts.dead, now) {
             let message = match endpoint.is_empty() {
                 true => format!("{count} events were taken by nobody in time and are dead letters"),
                 false => format!("{count} events became dead letters; `relay-server dead list` shows them"),
             };
-            add(CauseKind::DeadLetters, &endpoint, message);
+            add(AlertKind::DeadLetters, &endpoint, message);
         }
         if let Some(message) = self.clock(facts, now) {
-            add(CauseKind::Clock, "", message);
+            add(AlertKind::Clock, "", message);
         }
         let Usage { waiting_bytes, max_bytes, .. } = facts.usage;
         let per_cent = waiting_bytes.saturating_mul(100) / max_bytes.max(1);
         self.is_filling = per_cent >= if self.is_filling { FULL_UNTIL } else { FULL_FROM };
         if self.is_filling {
             let message = format!("what waits takes {per_cent} % of the store; when it is full, new events get 503");
-            add(CauseKind::Store, "", message);
+            add(AlertKind::Store, "", message);
         }
         for CertificateEnd { name, ends_at } in &facts.certificates {
             let left = ends_at.duration_since(now);
@@ -159,13 +159,13 @@ impl Judge {
                     true => format!("the certificate has expired ({ends_at:.0})"),
                     false => format!("the certificate expires in {} h ({ends_at:.0})", left.as_hours()),
                 };
-                add(CauseKind::Certificate, name, message);
+                add(AlertKind::Certificate, name, message);
             }
         }
         for StoppedCanary { agent, token, failures } in &facts.canaries {
             if *failures >= CANARY_FAILURES {
                 let message = format!("no canary came back from this agent {failures} times in a row");
-                add(CauseKind::Canary, &format!("{token}/{agent}"), message);
+                add(AlertKind::Canary, &format!("{token}/{agent}"), message);
             }
         }
         holds
@@ -212,7 +212,7 @@ impl Judge {
         died
     }
 
-    fn clock(&mut self, facts: &Facts, now: Timestamp) -> Option<String> {
+    fn clock(&mut self, facts: &RelayFacts, now: Timestamp) -> Option<String> {
         if self.future_dated.back().is_none_or(|(_, count)| *count != facts.future_dated) {
             self.future_dated.push_back((now, facts.future_dated));
         }
@@ -243,14 +243,14 @@ mod tests {
         Judge::new(Thresholds { backlog: 100, ..Thresholds::default() })
     }
 
-    fn words(judge: &mut Judge, facts: &Facts, minute: i64) -> Vec<String> {
+    fn words(judge: &mut Judge, facts: &RelayFacts, minute: i64) -> Vec<String> {
         let holds = judge.judge(facts, at(minute));
         holds.into_keys().map(|cause| format!("{} {}", cause.kind.word(), cause.subject)).collect()
     }
 
-    fn waiting(open: u64) -> Facts {
+    fn waiting(open: u64) -> RelayFacts {
         let backlog = EndpointBacklog { endpoint: "github".to_owned(), open, oldest_s: 60, overdue: false };
-        Facts { waiting: vec![backlog], ..Facts::default() }
+        RelayFacts { waiting: vec![backlog], ..RelayFacts::default() }
     }
 
     #[test]
@@ -277,7 +277,7 @@ mod tests {
         let mut judge = judge();
         let mut look = |minute, count| {
             let dead = vec![("github".to_owned(), count), ("quiet".to_owned(), 0)];
-            judge.judge(&Facts { dead, ..Facts::default() }, at(minute)).into_values().next()
+            judge.judge(&RelayFacts { dead, ..RelayFacts::default() }, at(minute)).into_values().next()
         };
         assert_eq!(look(0, 0), None);
         assert!(look(1, 2).is_some_and(|message| message.starts_with("2 events")));
@@ -291,7 +291,7 @@ mod tests {
         let mut judge = judge();
         let mut look = |waiting_bytes| {
             let usage = Usage { bytes: 95, max_bytes: 100, waiting_bytes, ..Usage::default() };
-            !words(&mut judge, &Facts { usage, ..Facts::default() }, 0).is_empty()
+            !words(&mut judge, &RelayFacts { usage, ..RelayFacts::default() }, 0).is_empty()
         };
         assert_eq!([79, 80, 76, 75, 74, 79].map(&mut look), [false, true, true, true, false, false]);
     }
@@ -299,10 +299,10 @@ mod tests {
     #[test]
     fn a_clock_is_wrong_that_was_set_back_or_that_senders_are_ahead_of() {
         let mut judge = judge();
-        let ahead = |seconds| Facts { clock_ahead: SignedDuration::from_secs(seconds), ..Facts::default() };
+        let ahead = |seconds| RelayFacts { clock_ahead: SignedDuration::from_secs(seconds), ..RelayFacts::default() };
         assert!(words(&mut judge, &ahead(5), 0).is_empty());
         assert_eq!(words(&mut judge, &ahead(6), 0), ["clock "]);
-        let future = |future_dated| Facts { future_dated, ..Facts::default() };
+        let future = |future_dated| RelayFacts { future_dated, ..RelayFacts::default() };
         assert!(words(&mut judge, &future(0), 1).is_empty() && words(&mut judge, &future(4), 2).is_empty());
         assert_eq!(words(&mut judge, &future(5), 3), ["clock "]);
         assert!(words(&mut judge, &future(5), 20).is_empty(), "no more of them came");
@@ -321,10 +321,10 @@ mod tests {
             ends_at: at(0).saturating_add(SignedDuration::from_hours(hours)).expect("a time"),
         };
         let canary = |agent: &str, failures| StoppedCanary { agent: agent.to_owned(), token: "t".to_owned(), failures };
-        let facts = Facts {
+        let facts = RelayFacts {
             certificates: vec![end("near.test", 24 * 14), end("far.test", 24 * 15), end("over.test", -1)],
             canaries: vec![canary("laptop", 3), canary("other", 2)],
-            ..Facts::default()
+            ..RelayFacts::default()
         };
         let expected = ["certificate near.test", "certificate over.test", "canary t/laptop"];
         assert_eq!(words(&mut judge, &facts, 0), expected);
