@@ -335,6 +335,7 @@ fn own_endpoint() -> anyhow::Result<Endpoint> {
         wait_for_agent: Duration::ZERO,
         hosts: Vec::new(),
         allow: Allow::default(),
+        client: Default::default(),
         replay: Replay::default(),
         exclusive: false,
         upgrades: Vec::new(),
