@@ -24,7 +24,6 @@ use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    acme::AcmeTask,
     admin::{self, AdminGate, Readiness},
     agents::{Agents, token::TokenHash},
     alert::{CertificateEnd, RelayFacts, post_alerts},

@@ -327,6 +327,7 @@ fn own_endpoint() -> anyhow::Result<Endpoint> {
         resign: Resign::Never,
     };
     Ok(Endpoint {
+        owner: None,
         name: EndpointName::canary(),
         verify: rule,
         deadline: PATIENCE,
