@@ -79,7 +79,8 @@ impl Agents {
         clock: &Clock,
     ) -> (Arc<Self>, mpsc::Receiver<LateOutcome>) {
         let (outcomes, late_outcomes) = Outcomes::new();
-        let (registry, skips) = (Arc::new(Registry::new(clock.clone())), Arc::<Skips>::default());
+        let (registry, skips) =
+            (Arc::new(Registry::new(clock.clone(), settings.max_in_flight)), Arc::<Skips>::default());
         let limits =
             Limits { max_streams: settings.max_in_flight, purse: Some(Purse::new(WINDOWS_BYTES)), ..Limits::relay() };
         let host = SessionHost {

@@ -68,6 +68,7 @@ pub use rows::{
     Bulk, BulkAction, BulkPlan, ConfigChange, ConfigKind, ConfigRow, EndpointSize, OwnSignature, Purge, PurgeCursor,
     Purged, RefusedRow, Source, TokenUse, Usage, Was,
 };
+pub(crate) use sqlite::queue;
 pub use sqlite::{SqliteOptions, SqliteStore, check, resolve};
 pub(crate) use summary_row::shown_lines;
 pub use vault::Vault;

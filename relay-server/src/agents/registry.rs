@@ -55,7 +55,10 @@ pub(crate) const REVOKED: &str = "the token is not valid any more";
 const REPLACED: &str = "a newer session of this agent took over";
 
 /// Requests that wait for an agent at a time; more are answered at once.
-const MAX_WAITERS: usize = 1024;
+pub(crate) const MAX_WAITERS: usize = 1024;
+
+/// An endpoint has at most one part in so many of those, and of a session's exchanges where that serves others, too.
+pub(crate) const ENDPOINT_PART: usize = 2;
 
 /// Who an agent is: only the same three fence each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +95,8 @@ pub(crate) struct Registry {
     /// A relay that has just started expects the agents of the one before it.
     started: Instant,
     clock: Clock,
+    /// Exchanges at a time on one session.
+    max_in_flight: u32,
 }
 
 #[derive(Default)]
@@ -161,9 +166,10 @@ pub(crate) struct Welcomed {
 }
 
 impl Registry {
-    pub(crate) fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock, max_in_flight: u32) -> Self {
         Self {
             clock,
+            max_in_flight,
             state: Mutex::default(),
             changed: Notify::new(),
             waiters: Semaphore::new(MAX_WAITERS),
@@ -216,12 +222,12 @@ impl Registry {
             }
             // Behind all others, so that it has no answer.
             offered.extend(canaries.then(|| Offered::canary(state.last_epoch)));
-            let session = Arc::new(Session::new(identity, shown, state.last_epoch, offered));
+            let session = Arc::new(Session::new(identity, shown, state.last_epoch, offered, self.max_in_flight));
             let mut answers = Vec::new();
             for (offer, admitted) in session.offers.iter().zip(admitted) {
                 answers.push(admitted.map(|grant| {
                     let role = state.join(&session, older.first(), &grant, now);
-                    offer.accept(&mut state.targets, &session.identity, now);
+                    offer.accept(&mut state.targets, &session, now);
                     (grant.endpoint, role)
                 }));
             }
@@ -337,7 +343,7 @@ impl State {
                 if *grant.endpoint == *offer.endpoint && !session.drained.load(Ordering::Relaxed) {
                     self.update(&offer.endpoint, |members| members.leave(session.epoch, now));
                     self.join(session, None, grant, now);
-                    offer.accept(&mut self.targets, &session.identity, now);
+                    offer.accept(&mut self.targets, session, now);
                 }
             }
             Err(code) if present.is_some() => {

@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     attach_policy::{AttachPolicy, Attachable},
     membership::{RECENTLY, Role},
-    registry::{AgentIdentity, AgentSelector, Attached, ChooseError, Circuits, Registry},
+    registry::{AgentIdentity, AgentSelector, Attached, ChooseError, Circuits, ENDPOINT_PART, MAX_WAITERS, Registry},
     token::{Pattern, Right, Shown, Token, TokenHash, Tokens},
 };
 use crate::{clock::Clock, retry::CircuitRule};
@@ -81,7 +81,7 @@ fn open_to_all() -> AttachPolicy {
 
 /// A registry that goes by it.
 fn registry() -> Arc<Registry> {
-    let registry = Arc::new(Registry::new(Clock::default()));
+    let registry = Arc::new(Registry::new(Clock::default(), 1024));
     registry.revise(open_to_all());
     registry
 }
@@ -370,6 +370,44 @@ async fn whoever_waits_for_a_session_without_a_free_stream_gives_up_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_that_wait_for_one_endpoints_agent_leave_room_for_those_of_another() {
+    let registry = registry();
+    let until = Instant::now() + Duration::from_secs(2);
+    let wait = |endpoint: &'static str| {
+        let registry = Arc::clone(&registry);
+        async move { registry.reserve_or_wait(endpoint, None, Circuits::Ignored, until).await.map(drop) }
+    };
+    let mut waiting = JoinSet::new();
+    for _ in 0..MAX_WAITERS / ENDPOINT_PART {
+        waiting.spawn(wait("e"));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(wait("e").await, Err(ChooseError::NoAgent));
+    assert_eq!(Instant::now() + Duration::from_secs(2), until, "one past the share is answered at once");
+    let other = tokio::spawn(wait("other"));
+    tokio::task::yield_now().await;
+    assert!(!other.is_finished(), "another endpoint has a share of its own");
+    assert_eq!(other.await.expect("runs"), Err(ChooseError::NoAgent));
+    assert!(waiting.join_all().await.iter().all(Result::is_err));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_endpoint_takes_its_share_of_a_session_that_serves_another_one_too() {
+    let registry = registry();
+    let other = || Offer { endpoint: "other".into(), ..offer(Attach::Shared, 0) };
+    let _agent = attach_all(&registry, "a", 1, vec![offer(Attach::Shared, 1000), other()]).await;
+    let fill = |endpoint| {
+        let place = || registry.reserve(endpoint, None, Circuits::Ignored);
+        let places: Vec<_> = std::iter::from_fn(|| place().ok()).collect();
+        assert_eq!(place().map(drop), Err(ChooseError::Busy));
+        places
+    };
+    let flood = fill("e");
+    assert_eq!(flood.len(), 512);
+    assert_eq!(fill("other").len(), 512, "half of it is left");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_revision_takes_endpoints_away_and_gives_them_back() {
     let registry = registry();
     let other = || Offer { endpoint: "other".into(), ..offer(Attach::Shared, 0) };
@@ -464,7 +502,7 @@ async fn a_session_that_drains_gets_nothing_back_by_a_revision_and_an_endpoint_o
 async fn many_offers_share_what_is_the_same_in_all_of_them() {
     let names: Vec<String> = (0..256).map(|number| format!("e{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let registry = Arc::new(Registry::new(Clock::default()));
+    let registry = Arc::new(Registry::new(Clock::default(), 1024));
     registry.revise(config(token(&Right::DEFAULT, vec![secret()]), &names));
     let offers = names.iter().map(|name| Offer { endpoint: (*name).to_owned(), ..offer(Attach::Shared, 0) }).collect();
     let name: Arc<str> = "n".repeat(1024).into();

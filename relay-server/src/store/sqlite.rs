@@ -57,6 +57,7 @@ mod operator_actions;
 mod pending_rows;
 mod post;
 mod purge;
+pub(crate) mod queue;
 mod readers;
 mod reading;
 mod record;
@@ -235,7 +236,8 @@ impl SqliteStore {
             body.is_counted_elsewhere();
         }
         let (file, endpoint) = (tx::draw_number()?, event.endpoint.clone());
-        self.write(Kind::Intake, 0, move |tx| tx.stage(&endpoint, file, size)).await?;
+        let stage = move |tx: &mut Tx<'_>| tx.stage(&endpoint, file, size);
+        answered(self.writer.take_in(Some(&event.endpoint), 0, stage)).await?;
         let staged = Staged { writer: Arc::clone(&self.writer), file, is_kept: false };
         let (body, bodies) = (event.body.clone(), self.shared.shelves.bodies.clone());
         // A thread that may block reads the caller's file, and is done with it before the body is given up.
@@ -286,7 +288,8 @@ impl Store for SqliteStore {
     }
 
     fn room_for_coming(&self, endpoint: EndpointName) -> Reply<'_, ()> {
-        self.write(Kind::Intake, 0, move |tx| tx.admit_coming(&endpoint))
+        let name = endpoint.clone();
+        boxed(answered(self.writer.take_in(Some(&name), 0, move |tx| tx.admit_coming(&endpoint))))
     }
 
     fn append(&self, events: Vec<NewEvent>, now: Timestamp) -> Reply<'_, Vec<Verdict>> {
@@ -299,9 +302,10 @@ impl Store for SqliteStore {
                 staged.extend(file);
             }
             let bytes = ready.iter().map(Ready::bytes).sum();
-            let call = self.writer.call(Kind::Intake, bytes, move |tx| {
-                ready.iter().map(|event| intake::append(tx, event, now)).collect()
-            });
+            let endpoint = events.first().map(|event| &event.endpoint);
+            let call = self
+                .writer
+                .take_in(endpoint, bytes, move |tx| ready.iter().map(|event| intake::append(tx, event, now)).collect());
             let verdicts = answered(call).await;
             staged.iter_mut().for_each(|file| file.is_kept = verdicts.is_ok());
             verdicts

@@ -18,7 +18,7 @@ use super::{
         targets::Targets,
         token::Shown,
     },
-    AgentIdentity, REPLACED,
+    AgentIdentity, ENDPOINT_PART, REPLACED,
     load::Load,
     roster::SessionFacts,
 };
@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub(super) identity: AgentIdentity,
     pub(super) shown: Shown,
     pub(super) epoch: Epoch,
+    /// Exchanges that one of its endpoints takes at most.
+    share: u32,
     /// What it offered, with the endpoint's name filled in.
     pub(super) offers: Box<[Offered]>,
     /// There once the welcome is sent.
@@ -103,22 +105,29 @@ impl Offered {
         OfferRequest { endpoint: &self.endpoint, wish: self.wish, skip_backlog: false }
     }
 
-    pub(super) fn accept(&self, targets: &mut Targets, identity: &AgentIdentity, now: Instant) {
+    pub(super) fn accept(&self, targets: &mut Targets, session: &Session, now: Instant) {
         self.load.get_or_init(|| {
             Arc::new(Load {
-                capacity: if self.capacity == 0 { i64::from(u32::MAX) } else { i64::from(self.capacity) },
+                capacity: if self.capacity == 0 { session.share } else { self.capacity.min(session.share) }.into(),
                 in_flight: AtomicI64::new(0),
                 freed: Notify::new(),
                 limiter: self.rate.map(|rate| RateLimiter::new(rate, now)),
-                target: targets.of(&self.endpoint, identity),
+                target: targets.of(&self.endpoint, &session.identity),
             })
         });
     }
 }
 
 impl Session {
-    pub(super) fn new(identity: AgentIdentity, shown: Shown, epoch: Epoch, offers: Vec<Offered>) -> Self {
+    pub(super) fn new(
+        identity: AgentIdentity,
+        shown: Shown,
+        epoch: Epoch,
+        offers: Vec<Offered>,
+        max_in_flight: u32,
+    ) -> Self {
         Self {
+            share: share(&offers, max_in_flight),
             identity,
             shown,
             epoch,
@@ -153,6 +162,14 @@ impl Session {
 /// The type of a canary for a session.
 pub(super) fn canary_kind(epoch: Epoch) -> String {
     format!("session.{epoch}")
+}
+
+/// Exchanges that one endpoint of a session takes at most: all that there may be, where it is the only one.
+fn share(offers: &[Offered], max_in_flight: u32) -> u32 {
+    if offers.iter().filter(|offered| !offered.again && !offered.is_canary()).count() < 2 {
+        return u32::MAX;
+    }
+    max_in_flight.div_ceil(u32::try_from(ENDPOINT_PART).unwrap_or(1))
 }
 
 pub(crate) const fn offer_state(role: Role) -> OfferState {

@@ -2,7 +2,7 @@
 //!
 //! Whoever waited for an agent waits for its room, too: all come to it at once when it is back, and its capacity would
 //! turn most of them away. Who comes while others still wait does as they do. Where nobody waited, a full agent is busy
-//! at once. Waiters are bounded, and each has an end.
+//! at once. Waiters are bounded, with a share for each endpoint, and each has an end.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     super::membership::{RECENTLY, Role},
-    Registry, Reservation,
+    ENDPOINT_PART, MAX_WAITERS, Registry, Reservation,
     choose::{ChooseError, Circuits},
 };
 
@@ -34,6 +34,9 @@ impl Registry {
     ) -> Result<Reservation, ChooseError> {
         match self.reserve(endpoint, kind, circuits) {
             Ok(reserved) => Ok(reserved),
+            // Whom nobody can help by waiting is answered at once: under overload that is most of all.
+            Err(failure @ ChooseError::Limited { .. }) => Err(failure),
+            Err(ChooseError::Busy) if !self.is_awaited(endpoint) => Err(ChooseError::Busy),
             // Mostly nobody waits, so that waiting stands in a box.
             Err(_) => Box::pin(self.wait(endpoint, kind, circuits, until)).await,
         }
@@ -75,8 +78,11 @@ impl Registry {
 
     fn waiter(&self, endpoint: &str) -> Option<Waiter<'_>> {
         let permit = self.waiters.try_acquire().ok()?;
-        let at_endpoint = Arc::clone(self.lock().awaited.entry(endpoint.to_owned()).or_default());
-        Some(Waiter { _permit: permit, _at_endpoint: at_endpoint })
+        let mut state = self.lock();
+        let at_endpoint = state.awaited.entry(endpoint.to_owned()).or_default();
+        // One more reference than there are waiters.
+        let has_room = Arc::strong_count(at_endpoint) <= MAX_WAITERS / ENDPOINT_PART;
+        has_room.then(|| Waiter { _permit: permit, _at_endpoint: Arc::clone(at_endpoint) })
     }
 
     fn is_awaited(&self, endpoint: &str) -> bool {

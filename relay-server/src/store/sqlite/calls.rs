@@ -1,16 +1,11 @@
-//! What waits for the writer: a closure over the open batch, what it weighs, and who is told of its end.
+//! What waits for the writer: a closure over the open batch, its place in the queue, and who is told of its end.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{post::Post, tx::Tx};
+use super::{post::Post, queue::QueuePlace, tx::Tx};
 use crate::store::StoreError;
-
-const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
 /// What a call is to a full disk.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,7 +21,7 @@ pub(super) enum Kind {
 /// A call that waits for its transaction.
 pub(super) struct WriterCall {
     pub(super) kind: Kind,
-    pub(super) weight: Weight,
+    pub(super) place: QueuePlace,
     /// Where the thread that made the call finds its answers.
     pub(super) post: Option<Arc<Post>>,
     pub(super) work: Box<dyn Work>,
@@ -36,27 +31,6 @@ pub(super) trait Work: Send {
     /// Says whether it succeeded. An error is the disk's and ends the transaction.
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<bool, StoreError>;
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
-}
-
-/// Bytes that are counted as waiting until the call is answered.
-pub(super) struct Weight {
-    pub(super) bytes: usize,
-    waiting: Arc<AtomicUsize>,
-}
-
-impl Weight {
-    /// A call that is heavier than the bound by itself may wait alone.
-    pub(super) fn take(bytes: usize, waiting: &Arc<AtomicUsize>) -> Option<Self> {
-        let before = waiting.fetch_add(bytes, Ordering::Relaxed);
-        let weight = Self { bytes, waiting: Arc::clone(waiting) };
-        (before == 0 || before.saturating_add(bytes) <= QUEUE_BYTES).then_some(weight)
-    }
-}
-
-impl Drop for Weight {
-    fn drop(&mut self) {
-        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }
 
 pub(super) struct Job<T, F> {

@@ -12,12 +12,12 @@
 //!   succeeded, before the log is synced.
 //! - After a failed write or sync the thread writes nothing any more, and answers every later call so.
 //! - A call that is answered with an error of its own has changed nothing.
-//! - The queue is bounded; a caller that finds it full learns so at once.
+//! - The queue is bounded, with shares (`queue`); a caller that finds it full learns so at once.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
@@ -28,10 +28,11 @@ use tokio::sync::oneshot;
 
 use super::{
     Shared,
-    calls::{Job, Kind, Weight, WriterCall},
+    calls::{Job, Kind, WriterCall},
     index::Index,
     log::Log,
     post::Post,
+    queue::{QUEUE, QueuePlace, QueueRoom},
     record,
     room::Room,
     start_thread,
@@ -39,6 +40,7 @@ use super::{
     tx::{Tx, Wants, WriterState},
 };
 use crate::{
+    endpoint::EndpointName,
     store::{Health, StoreError},
     throttle::Throttle,
 };
@@ -57,8 +59,6 @@ const LINGER: Duration = Duration::from_millis(1);
 
 /// How often it looks whether they have come; being woken by each of them would cost more.
 const LINGER_STEP: Duration = Duration::from_micros(100);
-
-const QUEUE: usize = 4096;
 
 /// After so long without a call an idle WAL is tidied.
 const TICK: Duration = Duration::from_millis(500);
@@ -90,7 +90,7 @@ pub(super) struct Counters {
 pub(super) struct Writer {
     queue: Option<SyncSender<WriterCall>>,
     thread: Option<JoinHandle<()>>,
-    waiting: Arc<AtomicUsize>,
+    room: Arc<QueueRoom>,
 }
 
 impl Writer {
@@ -102,7 +102,7 @@ impl Writer {
             let last = Last::default();
             Loop { index, log, syncer, shared, known, looked: None, written: None, last }.run(&calls);
         })?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), waiting: Arc::default() })
+        Ok(Self { queue: Some(queue), thread: Some(thread), room: Arc::default() })
     }
 
     /// Has the work done in the next transaction. The receiver hears of it after the commit.
@@ -111,13 +111,39 @@ impl Writer {
         T: Send + 'static,
         F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
+        let place = match kind {
+            Kind::Intake => self.room.take_intake(None, bytes),
+            Kind::Settle | Kind::Upkeep => self.room.take(bytes),
+        };
+        self.send(kind, place, work)
+    }
+
+    /// The same of a call that takes something in for an endpoint, and counts for its share.
+    pub(super) fn take_in<T, F>(
+        &self,
+        endpoint: Option<&EndpointName>,
+        bytes: usize,
+        work: F,
+    ) -> oneshot::Receiver<Result<T, StoreError>>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.send(Kind::Intake, self.room.take_intake(endpoint, bytes), work)
+    }
+
+    fn send<T, F>(&self, kind: Kind, place: Option<QueuePlace>, work: F) -> oneshot::Receiver<Result<T, StoreError>>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
         let (reply, receiver) = oneshot::channel();
-        let Some(weight) = Weight::take(bytes, &self.waiting) else {
+        let Some(place) = place else {
             let _gone = reply.send(Err(StoreError::Busy));
             return receiver;
         };
         let work = Box::new(Job { work, result: None, reply });
-        let call = WriterCall { kind, weight, post: Post::here(), work };
+        let call = WriterCall { kind, place, post: Post::here(), work };
         let sent = self.queue.as_ref().map_or(Ok(()), |queue| queue.try_send(call));
         if let Err(TrySendError::Full(call) | TrySendError::Disconnected(call)) = sent {
             call.work.answer(Err(StoreError::Busy));
@@ -288,7 +314,7 @@ impl Loop {
     /// is for settles. What has ended gives way.
     fn has_room_inside(&mut self, batch: &[WriterCall]) -> bool {
         let intake = batch.iter().filter(|call| call.kind == Kind::Intake);
-        let bytes: usize = intake.map(|call| call.weight.bytes).sum();
+        let bytes: usize = intake.map(|call| call.place.bytes()).sum();
         let bytes = bytes as u64 + SPARE_BYTES;
         let enough = |log: &Log| log.room_inside() >= bytes;
         let _tried = (0..GIVE_WAY_ROUNDS).any(|_| enough(&self.log) || !self.give_way(bytes));
@@ -557,7 +583,7 @@ impl Loop {
 fn drain(calls: &Receiver<WriterCall>, batch: &mut Vec<WriterCall>, mut bytes: usize) -> usize {
     while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
         let Ok(next) = calls.try_recv() else { break };
-        bytes += next.weight.bytes;
+        bytes += next.place.bytes();
         batch.push(next);
     }
     bytes
