@@ -1,7 +1,7 @@
 //! The admin listener's connections: few, HTTP/1.1, each with a limit on its head and its patience.
 //!
-//! Whoever only connects keeps nobody out: when all places are taken, the connection that has waited longest for a request
-//! gives its own to the next one. A stream of news gives its place back and ends with its connection: streams have a
+//! Whoever only connects keeps nobody out: when all places are taken, the connection that has waited longest for a request,
+//! or for the rest of one, gives its own to the next one. A stream of news gives its place back and ends with its connection: streams have a
 //! bound of their own.
 
 use std::{
@@ -11,10 +11,12 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsFd as _, OwnedFd},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -24,7 +26,12 @@ use axum::{
     http::{HeaderValue, Request, header},
     response::IntoResponse as _,
 };
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use bytes::Bytes;
+use hyper::{
+    body::{Body as HttpBody, Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use relay_program::{accept, news::EVENT_STREAM};
@@ -48,19 +55,19 @@ use crate::{
 static NOT_ACCEPTED: Throttle = Throttle::new();
 
 /// Connections open at a time.
-const MAX_CONNECTIONS: usize = 64;
+pub(crate) const MAX_CONNECTIONS: usize = 64;
 
 /// A request's head must be there after this long; an idle connection ends after it too.
-const HEAD: Duration = Duration::from_secs(10);
+pub(crate) const HEAD: Duration = Duration::from_secs(10);
 
 /// A request must be answered after this long, and something of the answer taken whenever it has waited so long.
-const ANSWER: Duration = Duration::from_secs(30);
+pub(crate) const ANSWER: Duration = Duration::from_secs(30);
 
 /// Connections whose answer may take longer than that at a time, such as a replay to a slow handler.
 const MAX_LONGER: usize = 16;
 
 /// Largest head, in bytes.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
+pub(crate) const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Serves until `stop`.
 pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
@@ -122,9 +129,12 @@ async fn run(
         let by = AnswerBy::new(ANSWER, Arc::clone(&place.longer), lasting.clone());
         request.extensions_mut().insert(by.clone());
         let (router, wait, place, lasts) = (router.clone(), Arc::clone(&wait), Arc::clone(&place), lasting.clone());
-        wait.pause();
+        if request.body().is_end_stream() {
+            wait.pause();
+        }
+        let request = request.map(|inner| Body::new(Coming { inner, wait: Arc::clone(&wait) }));
         async move {
-            let answer = by.wait(router.oneshot(request.map(Body::new))).await;
+            let answer = by.wait(router.oneshot(request)).await;
             let Ok(mut answer) = answer.unwrap_or_else(|late| Ok(late.into_response()));
             if answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == EVENT_STREAM) {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -167,6 +177,39 @@ async fn left(twin: OwnedFd, lasts: &CancellationToken) {
     }
 }
 
+/// A request's body. Until it is whole, or nobody wants more of it, its connection waits.
+struct Coming {
+    inner: Incoming,
+    wait: Arc<Wait>,
+}
+
+impl HttpBody for Coming {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if self.inner.is_end_stream() || matches!(polled, Poll::Ready(None)) {
+            self.wait.pause();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.wait.pause();
+    }
+}
+
 /// Connections that wait for a request, the one that has waited longest first. As many as there are places at most.
 #[derive(Default)]
 struct Waiting {
@@ -202,7 +245,7 @@ impl Wait {
         self.among.queue.lock().push_back((self.id, self.end.clone()));
     }
 
-    /// It has a request, and its place for as long as that is answered.
+    /// It has a whole request, and its place for as long as that is answered.
     fn pause(&self) {
         self.among.queue.lock().retain(|(id, _)| *id != self.id);
     }

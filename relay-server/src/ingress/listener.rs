@@ -27,7 +27,7 @@ use super::{
     proxy_protocol::{self, ProxiedEnds},
     public_socket::{Accepting, OpenListener},
     request::{Connection, Requests, ShownIdentity},
-    slots::{ConnectionSlot, Slot, Slots},
+    slots::{ConnectionSlot, Runs, Slot, Slots},
     socket::{Socket, TimedWrites, Transport},
     stack::{self, AnswerBody},
     streams::Streams,
@@ -47,11 +47,11 @@ use crate::{
 const PROXY_HEADER: Duration = Duration::from_secs(5);
 
 /// A TLS handshake may take this long.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Bytes that a peer may send before its TLS handshake is done. Hellos have some hundred bytes to some thousand; rustls
 /// itself would hold 64 KiB.
-const HANDSHAKE_BYTES: usize = 24 * 1024;
+pub(crate) const HANDSHAKE_BYTES: usize = 24 * 1024;
 
 /// Bytes of an answer that wait under TLS: two records. rustls' own bound is 64 KiB.
 const TLS_UNSENT_BYTES: usize = 32 * 1024;
@@ -61,19 +61,28 @@ const TLS_UNSENT_BYTES: usize = 32 * 1024;
 const LAME_DUCK: Duration = Duration::from_secs(1);
 
 /// Streams that one HTTP/2 connection may have open.
-const MAX_H2_STREAMS: u32 = 128;
+pub(crate) const MAX_H2_STREAMS: u32 = 128;
 
 /// HTTP/2 connections at a time. Each may hold some hundred KiB of windows and of heads that are not whole; beyond that,
 /// new connections are offered HTTP/1.1 alone, which every sender speaks and which holds less.
-const MAX_H2_CONNECTIONS: usize = 256;
+pub(crate) const MAX_H2_CONNECTIONS: usize = 256;
 
 /// What an HTTP/2 peer may send on a stream, and on all of them, before anything was read: 25 MiB in five seconds where a
 /// round trip takes 100 ms.
-const H2_WINDOW_BYTES: u32 = 512 * 1024;
+pub(crate) const H2_WINDOW_BYTES: u32 = 512 * 1024;
+
+/// Streams of an HTTP/2 connection that were reset before they were looked at; more end it (Rapid Reset,
+/// CVE-2023-44487). This is h2's own bound.
+pub(crate) const MAX_H2_EARLY_RESETS: usize = 20;
+
+/// Streams that an HTTP/2 peer may have the relay reset, by frames that are wrong on them; more end its connection
+/// (MadeYouReset, CVE-2025-8671). Streams beyond [`MAX_H2_STREAMS`] count, and a peer that does not know that yet may
+/// open some. h2's own bound is 1024.
+pub(crate) const MAX_H2_CAUSED_RESETS: usize = 256;
 
 /// Bytes of an answer that one HTTP/2 stream takes before its peer has given it window. hyper's own bound is 400 KiB,
 /// and a peer that gives none would hold that for each stream.
-const MAX_H2_UNSENT_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_H2_UNSENT_BYTES: usize = 64 * 1024;
 
 /// A connection that never asked for anything gets this long to read its farewell.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -88,7 +97,7 @@ static UNTRUSTED: Throttle<1> = Throttle::new();
 static NOT_ACCEPTED: Throttle<1> = Throttle::new();
 
 /// Header lines of one request. Over HTTP/1.1 it is hyper's own bound, for which it has room without an allocation.
-pub(super) const MAX_HEADERS: usize = 100;
+pub(crate) const MAX_HEADERS: usize = 100;
 
 /// The connections that are open, and whether there may be more. What goes on with one after its upgrade counts, too.
 #[derive(Clone, Debug, Default)]
@@ -178,7 +187,11 @@ impl Ingress {
             if settings.proxy_protocol == ProxyProtocol::Off {
                 span.record("peer", field::display(accepted.peer));
             }
-            self.open.tasks.spawn(Box::pin(this.run(accepted, settings, own)).instrument(span));
+            let input = Arc::<Input>::default();
+            self.slots.run(Arc::clone(&input), |runs| {
+                let run = Box::pin(this.run(accepted, settings, own, (input, runs))).instrument(span);
+                self.open.tasks.spawn(run).abort_handle()
+            });
         }
     }
 
@@ -209,7 +222,13 @@ impl Ingress {
     }
 
     /// One connection from its first byte to its last.
-    async fn run(self: Arc<Self>, accepted: Accepted, settings: Arc<PublicListener>, own: Arc<OwnServices>) {
+    async fn run(
+        self: Arc<Self>,
+        accepted: Accepted,
+        settings: Arc<PublicListener>,
+        own: Arc<OwnServices>,
+        (input, _runs): (Arc<Input>, Runs),
+    ) {
         let Accepted { transport, peer, place } = accepted;
         let mut stream = TimedWrites::new(transport, self.timeouts.idle);
         let (mut peer, mut place, mut local) = (peer, place, stream.local_address());
@@ -228,7 +247,6 @@ impl Ingress {
         let counted = !address::is_local(peer.address) && !self.routes.load().trusts(peer.address);
         let heads = self.memory.of_heads(counted.then(|| address::site(peer.address)));
         let watch = Arc::new(Watch::new(2 * self.max_head, heads));
-        let input = Arc::new(Input::default());
         let place = ConnectionSlot::new(place);
         let connection = Connection {
             peer,
@@ -327,6 +345,8 @@ impl Ingress {
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_H2_STREAMS)
+            .max_pending_accept_reset_streams(MAX_H2_EARLY_RESETS)
+            .max_local_error_reset_streams(MAX_H2_CAUSED_RESETS)
             .max_send_buf_size(MAX_H2_UNSENT_BYTES)
             .initial_stream_window_size(H2_WINDOW_BYTES)
             .initial_connection_window_size(H2_WINDOW_BYTES)

@@ -93,6 +93,12 @@ impl Input {
         }
     }
 
+    /// Since when no request is open.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        let state = self.0.lock();
+        (state.open == 0).then_some(state.last)
+    }
+
     pub(crate) fn was_used(&self) -> bool {
         self.0.lock().requests > 0
     }
