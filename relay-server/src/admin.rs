@@ -11,6 +11,11 @@ mod inspector;
 mod listener;
 mod page;
 
+/// What its connections are held to, for the table of all limits.
+pub(crate) mod limits {
+    pub(crate) use super::listener::{ANSWER, HEAD, MAX_CONNECTIONS, MAX_HEAD_BYTES};
+}
+
 use std::{
     io,
     path::PathBuf,

@@ -31,6 +31,14 @@ mod table;
 pub(crate) mod tokens;
 pub(crate) mod who;
 
+/// What questions are held to, for the table of all limits.
+pub(crate) mod limits {
+    pub(crate) use super::{
+        ask::{BODY_PATIENCE, MAX_BODY_BYTES},
+        sessions::{LOGINS_WINDOW, MAX_LOGINS},
+    };
+}
+
 use std::{sync::Arc, time::Duration};
 
 use axum::{

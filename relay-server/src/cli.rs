@@ -30,13 +30,19 @@ use relay_program::{
 };
 use relay_proto::printable::LogLines;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 use self::span_fields::PlainFields;
 use crate::{
     agents::token::AgentToken,
     app,
     config::{ConfigSource, Dev, EditError, Flags, dev_banner, shown_json},
+    limits::{self, SetLimits},
 };
 
 #[derive(Debug, Parser)]
@@ -191,8 +197,15 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             terminal::line(&format!("ok: {}, {}", count(endpoints, "endpoint"), count(tokens, "token")))
         }
         Command::Config(ConfigCommand::Show { config, json }) => {
-            let shown = ConfigSource::at(config).show()?;
-            if json { terminal::line(&format!("{:#}", shown_json(&shown))) } else { terminal::print(shown.to_toml()) }
+            let config = ConfigSource::at(config).without_secrets()?;
+            let set = SetLimits::from(&config);
+            if json {
+                let mut shown = shown_json(&config.shown);
+                shown["every_limit"] = limits::as_json(&set);
+                terminal::line(&format!("{shown:#}"))
+            } else {
+                terminal::print(&(config.shown.to_toml().to_owned() + &limits::fixed_as_comments(&set)))
+            }
         }
         Command::Token(command) => token::run(command),
         Command::Event(command) => event::run(&command),
@@ -276,6 +289,13 @@ fn warn(warning: &Problem) {
 /// a webhook.
 const LOG_LINES: usize = 8192;
 
+/// Leaves out warnings of h2 that its peers can cause as often as they like, such as one for each PING that acknowledges
+/// none. Whoever debugs gets them.
+fn without_peers_noise(level: LevelFilter) -> Targets {
+    let of_h2 = if level >= LevelFilter::DEBUG { level } else { level.min(LevelFilter::ERROR) };
+    Targets::new().with_default(level).with_target("h2", of_h2)
+}
+
 /// Sends the log to standard error, from a thread of its own, until the guard is dropped.
 fn start_log(format: LogFormat) -> WorkerGuard {
     let asked = std::env::var("RELAY_LOG");
@@ -287,10 +307,14 @@ fn start_log(format: LogFormat) -> WorkerGuard {
     // One level for all is judged once for each place in the code, more than that at each turn of each span.
     let filter = || EnvFilter::try_from_env("RELAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let _ = match (format, level) {
-        (LogFormat::Text, Ok(level)) => log.fmt_fields(PlainFields).with_max_level(level).try_init(),
-        (LogFormat::Json, Ok(level)) => log.json().with_max_level(level).try_init(),
-        (LogFormat::Text, Err(_)) => log.fmt_fields(PlainFields).with_env_filter(filter()).try_init(),
-        (LogFormat::Json, Err(_)) => log.json().with_env_filter(filter()).try_init(),
+        (LogFormat::Text, Ok(level)) => {
+            log.fmt_fields(PlainFields).with_max_level(level).finish().with(without_peers_noise(level)).try_init()
+        }
+        (LogFormat::Json, Ok(level)) => {
+            log.json().with_max_level(level).finish().with(without_peers_noise(level)).try_init()
+        }
+        (LogFormat::Text, Err(_)) => log.fmt_fields(PlainFields).with_env_filter(filter()).finish().try_init(),
+        (LogFormat::Json, Err(_)) => log.json().with_env_filter(filter()).finish().try_init(),
     };
     guard
 }

@@ -21,6 +21,14 @@ pub(crate) mod socket;
 mod stack;
 mod streams;
 
+/// What connections and requests are held to, for the table of all limits.
+pub(crate) mod limits {
+    pub(crate) use super::listener::{
+        H2_WINDOW_BYTES, HANDSHAKE, HANDSHAKE_BYTES, MAX_H2_CAUSED_RESETS, MAX_H2_CONNECTIONS, MAX_H2_EARLY_RESETS,
+        MAX_H2_STREAMS, MAX_H2_UNSENT_BYTES, MAX_HEADERS,
+    };
+}
+
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;

@@ -86,6 +86,9 @@ mod runtime_config;
 mod admin;
 
 mod api;
+
+mod limits;
+
 mod app;
 
 pub mod cli;

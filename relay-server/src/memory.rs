@@ -32,10 +32,10 @@ pub(crate) const LIVE_BYTES: usize = 96 * 1024;
 const HEAD_BYTES: usize = 128 * 1024;
 
 /// An endpoint has at least one part in so many of the whole.
-const ENDPOINT_PART: usize = 2;
+pub(crate) const ENDPOINT_PART: usize = 2;
 
 /// An address has at least one part in so many of the whole.
-const ADDRESS_PART: usize = 4;
+pub(crate) const ADDRESS_PART: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct MemoryBudget {

@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// NewsStreams at a time.
-const MAX_STREAMS: usize = 64;
+pub(crate) const MAX_STREAMS: usize = 64;
 
 /// Of them, those of the admin listener.
 const MAX_OF_ADMIN: usize = 16;

@@ -7,7 +7,7 @@
 
 mod greeting;
 mod streams;
-mod wire;
+pub(crate) mod wire;
 
 use std::{
     future::Future,

@@ -26,7 +26,10 @@ mod stream;
 mod tests;
 pub mod upgrade;
 
-pub use driver::{Driver, Greeting, agent, relay};
+pub use driver::{
+    Driver, Greeting, agent, relay,
+    wire::{CONTROL_BUDGET, FRAGMENT_BUDGET_BYTES},
+};
 pub use exchange::{Exchange, Receiver, Request, Responder, ResponseFuture, Sender};
 pub use shared::{Arrival, Arrivals, Handle, Slot};
 pub use socket::websocket_config;

@@ -7,18 +7,27 @@ use futures_util::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
 use relay_proto::{
     Attach, Attached, CloseCode, Framing, HeaderBlock, Hello, Limits, Notice, Offer, OfferState, OpenError, Outcome,
-    OutcomeState, RequestHead, ResetCode, ResponseHead, Welcome,
+    OutcomeState, RequestHead, ResetCode, ResponseHead, Welcome, limits::MAX_MESSAGE_BYTES,
 };
 use tokio::{io::DuplexStream, task::JoinHandle, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Message,
-        protocol::{Role, frame::coding::CloseCode as WsCode},
+        protocol::{
+            Role,
+            frame::{
+                Frame as WsFrame,
+                coding::{CloseCode as WsCode, Data, OpCode},
+            },
+        },
     },
 };
 
-use crate::{Arrival, Arrivals, Broken, Handle, Receiver, Request, agent, relay, websocket_config};
+use crate::{
+    Arrival, Arrivals, Broken, CONTROL_BUDGET, FRAGMENT_BUDGET_BYTES, Handle, Receiver, Request, agent, relay,
+    websocket_config,
+};
 
 struct Tunnel {
     relay: Handle,
@@ -344,6 +353,70 @@ async fn a_peer_that_abuses_the_websocket_gets_a_close_code() {
     assert_eq!(farewell_after(pings).await, WsCode::Policy);
     let garbage = Message::Binary(Bytes::from_static(&[0xff; 64]));
     assert_eq!(farewell_after([garbage]).await, WsCode::Policy);
+}
+
+/// So many bytes of frames that are skipped.
+fn skipped(bytes: usize) -> Bytes {
+    let frame = |payload: usize| {
+        let length = u16::try_from(payload).expect("short") | 0x4000; // A varint of two bytes.
+        [&[64, 0, 0], &length.to_be_bytes()[..], &vec![0; payload]].concat()
+    };
+    let mut message = frame(1019).repeat(bytes / 1024 - 1);
+    message.extend(frame(bytes - message.len() - 5));
+    assert_eq!(message.len(), bytes);
+    message.into()
+}
+
+/// Sends these, and whether the peer answers a ping behind them.
+async fn lives_after(messages: impl IntoIterator<Item = Message>) -> bool {
+    let (_handle, _driver, mut bare) = bare_agent().await;
+    for message in messages {
+        bare.send(message).await.expect("is taken");
+    }
+    bare.send(Message::Ping(Bytes::from_static(b"still there?"))).await.expect("is taken");
+    loop {
+        match bare.next().await {
+            Some(Ok(Message::Pong(said))) if said == "still there?" => return true,
+            Some(Ok(Message::Pong(_) | Message::Binary(_))) => {}
+            _ => return false,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_at_its_limit_is_read_and_a_longer_one_ends_the_session() {
+    assert!(lives_after([Message::Binary(skipped(MAX_MESSAGE_BYTES))]).await);
+    let longer = Message::Binary(skipped(MAX_MESSAGE_BYTES + 1));
+    assert_eq!(farewell_after([longer]).await, WsCode::Size);
+    let half = skipped(MAX_MESSAGE_BYTES / 2);
+    let part = |kind, bytes, is_last| Message::Frame(WsFrame::message(bytes, OpCode::Data(kind), is_last));
+    let parts = |more: usize| {
+        let second = skipped(MAX_MESSAGE_BYTES / 2 + more);
+        [part(Data::Binary, half.clone(), false), part(Data::Continue, second, true)]
+    };
+    assert!(lives_after(parts(0)).await);
+    assert_eq!(farewell_after(parts(1)).await, WsCode::Size, "in parts, too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn control_frames_beyond_their_budget_end_the_session() {
+    let pings = |count: u32| (0..count).map(|_| Message::Ping(Bytes::new()));
+    let message = || Message::Binary(skipped(1024));
+    // The last one of the budget is the ping that asks.
+    assert!(lives_after(pings(CONTROL_BUDGET - 1).chain([message()]).chain(pings(CONTROL_BUDGET - 1))).await);
+    assert_eq!(farewell_after(pings(CONTROL_BUDGET + 1)).await, WsCode::Policy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fragments_beyond_their_budget_end_the_session() {
+    const FRAME_BYTES: u64 = 6; // Without a payload: two of head, four of a mask.
+    let part = |kind, is_last| Message::Frame(WsFrame::message(Bytes::new(), OpCode::Data(kind), is_last));
+    let parts = |count: u64| {
+        [part(Data::Binary, false)].into_iter().chain((1..count).map(move |_| part(Data::Continue, false)))
+    };
+    let most = FRAGMENT_BUDGET_BYTES / FRAME_BYTES;
+    assert!(lives_after(parts(most - 10).chain([part(Data::Continue, true)])).await);
+    assert_eq!(farewell_after(parts(most + 10)).await, WsCode::Policy);
 }
 
 #[tokio::test(start_paused = true)]

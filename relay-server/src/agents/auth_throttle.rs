@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use crate::address;
 
 /// Wrong tokens of one address within [`WINDOW`].
-pub(super) const MAX_WRONG: u32 = 20;
+pub(crate) const MAX_WRONG: u32 = 20;
 
-pub(super) const WINDOW: Duration = Duration::from_secs(10);
+pub(crate) const WINDOW: Duration = Duration::from_secs(10);
 
 /// Addresses that are counted at a time.
 const MAX_ADDRESSES: usize = 4096;

@@ -30,7 +30,7 @@ use crate::failure::{ApiError, ApiErrorKind};
 pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// A question's body must be there after this long.
-const BODY_PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const BODY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// By when an answer is to be there. Whoever knows that it takes longer puts that off, as long as few do at a time.
 #[derive(Clone)]

@@ -47,8 +47,8 @@ const MAX_SESSIONS: usize = 100;
 /// A code is good for so long, once.
 const CODE_LIFE: Duration = Duration::from_secs(60);
 const MAX_CODES: usize = 100;
-const MAX_LOGINS: u32 = 10;
-const LOGINS_WINDOW: Duration = Duration::from_secs(60);
+pub(crate) const MAX_LOGINS: u32 = 10;
+pub(crate) const LOGINS_WINDOW: Duration = Duration::from_secs(60);
 
 /// The cookie of a session, where there is one at all.
 pub(crate) const COOKIE: &str = "__Host-relay";

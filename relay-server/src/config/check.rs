@@ -28,7 +28,10 @@ use relay_program::suggest::suggest;
 use super::cidr::Cidr;
 use super::flags::Flags;
 use super::secrets::Surroundings;
-use super::settings::{ProcessLimits, PublicListener, Server, StoreSpec, Timeouts};
+use super::settings::{
+    MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_STORE_BYTES, ProcessLimits, PublicListener, Server, StoreSpec,
+    Timeouts,
+};
 use super::values::{self, PublicUrl};
 use super::{Config, keys};
 use crate::agents::token::Tokens;
@@ -43,8 +46,6 @@ pub(super) use token::token_name;
 
 const VERSION: i64 = 1;
 const MAX_BODY: u64 = 1 << 30;
-/// Connections of one address unless the config says otherwise; at most half of all.
-const MAX_CONNECTIONS_PER_ADDRESS: usize = 500;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -180,7 +181,8 @@ fn server(main: &Section<'_>, context: Context<'_>, has_tls: bool) -> (Server, V
     let trusted_proxies = server.list("trusted_proxies", cidr);
     let drain_timeout = server.duration("drain_timeout", 25 * SECOND, Duration::ZERO..=10 * MINUTE);
     let workers = server.number("workers", available_parallelism().map_or(1, NonZeroUsize::get), 1..=1024);
-    let max_connections: usize = server.number("max_connections", 10_000, 1..=1_000_000);
+    let max_connections: usize = server.number("max_connections", MAX_CONNECTIONS, 1..=1_000_000);
+    // At most half of all.
     let share = MAX_CONNECTIONS_PER_ADDRESS.min(max_connections.div_ceil(2));
     let server = Server {
         listen: listeners.iter().map(|(listener, _)| listener.clone()).collect(),
@@ -267,22 +269,24 @@ fn cidr(text: &str) -> Result<Cidr, Wrong> {
 }
 
 fn limits(main: &Section<'_>) -> ProcessLimits {
-    let limits = main.section("limits", keys::LIMITS);
+    let (limits, usual) = (main.section("limits", keys::LIMITS), ProcessLimits::default());
+    let waits = usual.timeouts;
+    // The tunnel carries a head in one frame, and hyper reads with a buffer of at least 8 KiB.
+    let max_head = limits.size("max_head", usual.max_head as u64, 8 << 10..=64 << 10);
     ProcessLimits {
-        max_body: limits.size("max_body", 25 << 20, 1..=MAX_BODY),
-        // The tunnel carries a head in one frame, and hyper reads with a buffer of at least 8 KiB.
-        max_head: usize::try_from(limits.size("max_head", 64 << 10, 8 << 10..=64 << 10)).unwrap_or(64 << 10),
-        max_in_flight_per_agent: limits.number("max_in_flight_per_agent", 1024, 1..=1024),
-        max_sessions: limits.number("max_sessions", 2048, 1..=1_000_000),
-        body_budget: limits.size("body_budget", 256 << 20, 1 << 20..=1 << 40),
-        refused_budget: limits.size("refused_budget", 32 << 20, 1 << 20..=1 << 40),
-        journal_budget: limits.size("journal_budget", 64 << 20, 1 << 20..=1 << 40),
+        max_body: limits.size("max_body", usual.max_body, 1..=MAX_BODY),
+        max_head: usize::try_from(max_head).unwrap_or(usual.max_head),
+        max_in_flight_per_agent: limits.number("max_in_flight_per_agent", usual.max_in_flight_per_agent, 1..=1024),
+        max_sessions: limits.number("max_sessions", usual.max_sessions, 1..=1_000_000),
+        body_budget: limits.size("body_budget", usual.body_budget, 1 << 20..=1 << 40),
+        refused_budget: limits.size("refused_budget", usual.refused_budget, 1 << 20..=1 << 40),
+        journal_budget: limits.size("journal_budget", usual.journal_budget, 1 << 20..=1 << 40),
         timeouts: Timeouts {
-            header: limits.duration("header_timeout", 10 * SECOND, SECOND..=5 * MINUTE),
-            body_idle: limits.duration("body_idle_timeout", 15 * SECOND, SECOND..=10 * MINUTE),
-            body: limits.duration("body_timeout", 10 * MINUTE, SECOND..=HOUR),
-            idle: limits.duration("idle_timeout", MINUTE, SECOND..=HOUR),
-            upgrade_idle: limits.duration("upgrade_idle_timeout", 10 * MINUTE, SECOND..=24 * HOUR),
+            header: limits.duration("header_timeout", waits.header, SECOND..=5 * MINUTE),
+            body_idle: limits.duration("body_idle_timeout", waits.body_idle, SECOND..=10 * MINUTE),
+            body: limits.duration("body_timeout", waits.body, SECOND..=HOUR),
+            idle: limits.duration("idle_timeout", waits.idle, SECOND..=HOUR),
+            upgrade_idle: limits.duration("upgrade_idle_timeout", waits.upgrade_idle, SECOND..=24 * HOUR),
         },
     }
 }
@@ -322,7 +326,7 @@ fn store(main: &Section<'_>, context: Context<'_>, state_dir: Option<&Path>) -> 
     }
     StoreSpec {
         kind,
-        max_bytes: store.size("max_size", 10 << 30, 1 << 20..=1 << 50),
+        max_bytes: store.size("max_size", MAX_STORE_BYTES, 1 << 20..=1 << 50),
         retention: store.duration("retention", 30 * DAY, HOUR..=YEARS),
         pending_retention: store.duration("pending_retention", 30 * DAY, HOUR..=YEARS),
     }

@@ -39,7 +39,7 @@ use self::rows::Rows;
 pub(crate) use self::secrets::{MAX_SECRET_BYTES, read_secret};
 use self::secrets::{Surroundings, Unseal, nothing_sealed};
 pub(crate) use self::settings::{
-    AcmeChallenge, AcmeSettings, Listen, Observation, ProcessLimits, ProxyProtocol, PublicListener, Server, StoreSpec, Timeouts,
+    AcmeChallenge, AcmeSettings, Listen, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_STORE_BYTES, Observation, ProcessLimits, ProxyProtocol, PublicListener, Server, StoreSpec, Timeouts,
     TlsSettings,
 };
 pub(crate) use self::values::PublicUrl;
@@ -98,13 +98,17 @@ impl ConfigSource {
     }
 
     /// What [`ConfigSource::load`] would run with, without reading any secret.
+    pub(crate) fn without_secrets(&self) -> Result<Config, Problems> {
+        self.read()?.check(&self.flags, None)
+    }
+
     pub(crate) fn show(&self) -> Result<Shown, Problems> {
         self.read()?.show(&self.flags)
     }
 
     /// How the command line reaches a running relay: its admin listener and its state directory.
     pub(crate) fn admin(&self) -> Result<(SocketAddr, Option<PathBuf>), Problems> {
-        let server = self.read()?.check(&self.flags, None)?.server;
+        let server = self.without_secrets()?.server;
         Ok((server.admin, server.state_dir))
     }
 

@@ -182,6 +182,13 @@ pub(crate) struct StoreSpec {
     pub pending_retention: Duration,
 }
 
+/// Connections of senders at a time, and of one address, unless the config says otherwise.
+pub(crate) const MAX_CONNECTIONS: usize = 10_000;
+pub(crate) const MAX_CONNECTIONS_PER_ADDRESS: usize = 500;
+
+/// The store's largest size unless the config says otherwise.
+pub(crate) const MAX_STORE_BYTES: u64 = 10 << 30;
+
 /// What is told to those outside.
 #[derive(Clone, Debug)]
 pub(crate) struct Observation {
@@ -235,4 +242,31 @@ pub(crate) struct Timeouts {
     pub idle: Duration,
     /// Longest silence of a connection that was upgraded to another protocol.
     pub upgrade_idle: Duration,
+}
+
+impl Default for ProcessLimits {
+    fn default() -> Self {
+        Self {
+            max_body: 25 << 20,
+            max_head: 64 << 10,
+            max_in_flight_per_agent: 1024,
+            max_sessions: 2048,
+            body_budget: 256 << 20,
+            refused_budget: 32 << 20,
+            journal_budget: 64 << 20,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            header: Duration::from_secs(10),
+            body_idle: Duration::from_secs(15),
+            body: Duration::from_secs(10 * 60),
+            idle: Duration::from_secs(60),
+            upgrade_idle: Duration::from_secs(10 * 60),
+        }
+    }
 }

@@ -7,6 +7,7 @@ mod agent_events;
 mod api;
 mod attach;
 mod badhttp;
+mod bounds;
 mod client_certificates;
 mod commands;
 mod diff;

@@ -21,10 +21,10 @@ use super::Driver;
 const READS_PER_TURN: usize = 32;
 
 /// WebSocket pings, pongs and the like that a peer may send between two binary messages.
-const CONTROL_BUDGET: u32 = 64;
+pub const CONTROL_BUDGET: u32 = 64;
 
 /// Bytes that may come without completing a message: one message, as fragments, and their headers.
-const FRAGMENT_BUDGET: u64 = 2 * limits::MAX_MESSAGE_BYTES as u64;
+pub const FRAGMENT_BUDGET_BYTES: u64 = 2 * limits::MAX_MESSAGE_BYTES as u64;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// Reads what waits; true when there may be more than one turn takes.
@@ -82,7 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.read_bytes = read_bytes;
             let now = self.now();
             self.session.handle_activity(now);
-            if read_bytes - self.read_bytes_at_message > FRAGMENT_BUDGET {
+            if read_bytes - self.read_bytes_at_message > FRAGMENT_BUDGET_BYTES {
                 self.refuse(WsCode::Policy, "too many fragments");
             }
         }

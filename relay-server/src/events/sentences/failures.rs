@@ -121,7 +121,10 @@ fn of_delivery(code: &str) -> Option<Words> {
             "The provider's public key cannot be fetched at the moment.",
             "See whether the relay reaches the provider's host.",
         ),
-        "overloaded" => words("The memory for requests was taken.", "Raise `limits.body_budget`."),
+        "overloaded" => words(
+            "The memory for requests was taken, or as much waited for the store as may.",
+            "Raise `limits.body_budget`, or look at the store's disk.",
+        ),
         "too_many_in_flight" => words(
             "Every agent had as many exchanges as it takes, or too many requests waited.",
             "Attach more agents, raise their `--max-connections`, or make the handler faster.",
