@@ -155,6 +155,20 @@ pub(crate) fn table(set: &SetLimits) -> [LimitGroup; 7] {
                     &["a_handshake_has_an_end_in_time_and_bytes"],
                 ),
                 (
+                    "header of a proxy (`proxy_protocol`), in all",
+                    Time(ingress::PROXY_HEADER),
+                    None,
+                    "closed",
+                    &["a_trusted_proxy_says_whose_a_connection_is_and_nobody_else_may"],
+                ),
+                (
+                    "header of a proxy, of version 2",
+                    bytes(ingress::V2_BYTES),
+                    None,
+                    "closed",
+                    &["what_is_no_header_is_refused"],
+                ),
+                (
                     "wait for a whole request head, from its first byte, and for the first one of a connection",
                     Time(waits.header),
                     Some("limits.header_timeout"),

@@ -44,7 +44,7 @@ use crate::{
 };
 
 /// How long a proxy may take to say whose a connection is.
-const PROXY_HEADER: Duration = Duration::from_secs(5);
+pub(crate) const PROXY_HEADER: Duration = Duration::from_secs(5);
 
 /// A TLS handshake may take this long.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);

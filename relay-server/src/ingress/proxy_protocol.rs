@@ -19,7 +19,7 @@ const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 const V1_BYTES: usize = 107;
 
 /// Most that may follow version 2's fixed part: addresses, and additions such as a certificate.
-const V2_BYTES: usize = 4096;
+pub(crate) const V2_BYTES: usize = 4096;
 
 /// The two ends of a connection as its sender knows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
