@@ -39,8 +39,8 @@ use self::rows::Rows;
 pub(crate) use self::secrets::{MAX_SECRET_BYTES, read_secret};
 use self::secrets::{Surroundings, Unseal, nothing_sealed};
 pub(crate) use self::settings::{
-    AcmeChallenge, AcmeSettings, Listen, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_STORE_BYTES, Observation, ProcessLimits, ProxyProtocol, PublicListener, Server, StoreSpec, Timeouts,
-    TlsSettings,
+    AcmeChallenge, AcmeSettings, Listen, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_STORE_BYTES, Observation,
+    ProcessLimits, ProxyProtocol, PublicListener, Server, StoreSpec, Timeouts, TlsSettings,
 };
 pub(crate) use self::values::PublicUrl;
 use crate::agents::token::Tokens;

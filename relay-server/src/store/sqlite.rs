@@ -28,8 +28,8 @@ use tokio::sync::{oneshot, watch};
 use super::{
     Act, Acted, AuditFilter, AuditPage, AuditRow, Backlog, Body, Bulk, BulkPlan, Claimed, ConfigChange, ConfigKind,
     ConfigRow, ConfigSets, End, Ended, EndpointSize, EventCounts, Filter, Grant, Health, Hold, Holder, LeaseEnds,
-    MAX_PAGE, NewEvent, OwnSignature, Page, PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Sight, Source,
-    Store, StoreError, TokenUse, Usage, Verdict, Want, Was, error::Pulse, refused_bytes, rules,
+    MAX_PAGE, NewEvent, OwnSignature, Page, PageRequest, Purge, Purged, Record, RefusedRow, Reply, Share, Sight,
+    Source, Store, StoreError, TokenUse, Usage, Verdict, Want, Was, error::Pulse, refused_bytes, rules,
 };
 use crate::{endpoint::EndpointName, spool::Spool, webhook::EventId};
 
