@@ -233,7 +233,7 @@ impl Registry {
             }
             if let Some(own) = session.offers.last().filter(|own| own.is_canary()) {
                 state.join(&session, None, &own.granted(), now);
-                own.accept(&mut state.targets, &session.identity, now);
+                own.accept(&mut state.targets, &session, now);
             }
             for older in &older {
                 state.remove(older, now);
