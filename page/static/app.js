@@ -180,6 +180,8 @@ effect(() => {
   const room = ROOMS[route.value.room];
   document.title = room ? `Relay: ${room.label.toLowerCase()}` : "Relay";
 });
+// The room's module comes while the relay is asked who this is.
+ROOMS[route.value.room]?.load().catch(() => null);
 await beginApi();
 while (session.value.state === "unreachable") {
   await new Promise((resolve) => { setTimeout(resolve, 2000); });
