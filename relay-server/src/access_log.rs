@@ -16,7 +16,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
     time::Duration,
@@ -180,10 +180,7 @@ impl Writer {
             let mut next = Some(line);
             while let Some(line) = next {
                 self.write(&line);
-                next = match self.waiting.try_recv() {
-                    Ok(line) => Some(line),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-                };
+                next = self.waiting.try_recv().ok();
             }
             if let Err(error) = self.output.flush() {
                 self.failed(&error);

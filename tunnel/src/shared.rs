@@ -161,20 +161,17 @@ impl Handle {
         });
     }
 
-    /// Agent: reports an attempt that an earlier session carried.
-    ///
-    /// # Errors
-    /// The outcome again, if this tunnel takes no more.
-    pub fn report(&self, outcome: Outcome) -> Result<(), Outcome> {
+    /// Agent: reports an attempt that an earlier session carried. `false`: this tunnel takes no more.
+    pub fn report(&self, outcome: Outcome) -> bool {
         let mut state = self.0.lock();
         if !state.open || state.outcomes.len() >= MAX_OUTCOMES {
-            return Err(outcome);
+            return false;
         }
         state.outcomes.push_back(outcome);
         let driver = state.driver.take();
         drop(state);
         wake(driver);
-        Ok(())
+        true
     }
 
     /// Asks the other side for a sign of life; [`Arrival::Answered`] comes with it.

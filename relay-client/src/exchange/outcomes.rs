@@ -73,7 +73,7 @@ impl Outcomes {
         let ended = state.ended.iter().map(|(_, outcome)| outcome.clone());
         for outcome in running.chain(ended) {
             // A session that takes no more is over, and the next one gets it.
-            let _ = session.report(outcome);
+            session.report(outcome);
         }
         state.session = Some(session);
     }
@@ -92,7 +92,7 @@ impl Outcomes {
         if let Some(at) = state.running.iter().position(|running| *running == attempt) {
             state.running.remove(at);
             if let Some(session) = &state.session {
-                let _ = session.report(outcome.clone());
+                session.report(outcome.clone());
             }
         }
         state.make_room(now);

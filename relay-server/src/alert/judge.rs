@@ -257,7 +257,7 @@ mod tests {
     fn a_backlog_is_spoken_of_when_it_grows_for_five_minutes_and_until_it_is_half() {
         let mut judge = judge();
         let mut look = |minute, open| !words(&mut judge, &waiting(open), minute).is_empty();
-        assert!((0..5).all(|minute| !look(minute, 200 + 10 * u64::from(minute.unsigned_abs()))), "not yet");
+        assert!((0..5).all(|minute| !look(minute, 200 + 10 * minute.unsigned_abs())), "not yet");
         assert!(look(5, 260) && look(6, 255) && look(8, 140), "it need not grow on");
         assert!(!look(9, 120), "half of its largest");
         assert!(!look(15, 110), "it has become less since");
@@ -267,7 +267,7 @@ mod tests {
     fn a_small_or_steady_backlog_is_none() {
         let (mut small, mut steady) = (judge(), judge());
         for minute in 0..20_i64 {
-            assert!(words(&mut small, &waiting(5 + u64::from(minute.unsigned_abs())), minute).is_empty());
+            assert!(words(&mut small, &waiting(5 + minute.unsigned_abs()), minute).is_empty());
             assert!(words(&mut steady, &waiting(5000), minute).is_empty());
         }
     }

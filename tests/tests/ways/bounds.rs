@@ -196,9 +196,8 @@ async fn dribble(address: &str, bytes: &[u8]) -> anyhow::Result<Duration> {
         if stream.write_all(&[byte]).await.is_err() {
             return Ok(began.elapsed());
         }
-        match timeout(Duration::from_millis(100), stream.read(&mut said)).await {
-            Ok(Ok(0) | Err(_)) => return Ok(began.elapsed()),
-            Ok(Ok(_)) | Err(_) => {}
+        if let Ok(Ok(0) | Err(_)) = timeout(Duration::from_millis(100), stream.read(&mut said)).await {
+            return Ok(began.elapsed());
         }
     }
     anyhow::bail!("it is held for ever")
