@@ -1,12 +1,13 @@
 //! `cargo measure page [EVENTS]`: what the inspector's page costs a browser, beside references of the same run, over a
 //! store with so many events. `tests/page/measure.mjs` measures; here the store is filled and the programs are given.
-//! What those who watch cost the relay is measured by `cargo bench-relay journal watched stalled stalled-watchers`.
+//! `cargo measure watchers`: what the journal and those who watch cost the relay, beside itself without them; it is
+//! `cargo bench-relay` that measures.
 //!
 //! The store is made in `TMPDIR`. The same program is the relay and the agent when its first argument says so.
 
 #![expect(clippy::print_stderr, reason = "errors go to standard error")]
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{bail, ensure};
 use relay_tests::{
@@ -15,7 +16,11 @@ use relay_tests::{
     stock::{Past, fill},
 };
 
-const HELP: &str = "usage: cargo measure page [EVENTS]";
+const HELP: &str = "usage: cargo measure page [EVENTS]
+       cargo measure watchers [--quick] [--rounds N] [--seconds N]";
+
+/// What of `cargo bench-relay` is about those who watch.
+const WATCHERS: [&str; 4] = ["journal", "watched", "stalled", "stalled-watchers"];
 
 const EVENTS: u64 = 100_000;
 const BODY_BYTES: usize = 1024;
@@ -39,10 +44,22 @@ fn main() -> ExitCode {
 }
 
 async fn measure(words: &[String]) -> anyhow::Result<()> {
-    if words.first().map(String::as_str) != Some("page") {
-        bail!(HELP);
+    match words.split_first().map(|(what, more)| (what.as_str(), more)) {
+        Some(("page", more)) => page(more).await,
+        Some(("watchers", more)) => watchers(more),
+        _ => bail!(HELP),
     }
-    let events = words.get(1).map_or(Ok(EVENTS), |text| text.parse())?.min(MOST_EVENTS);
+}
+
+fn watchers(more: &[String]) -> anyhow::Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let measured = Command::new(cargo).arg("bench-relay").args(WATCHERS).args(more).status()?;
+    ensure!(measured.success(), "cargo bench-relay failed");
+    Ok(())
+}
+
+async fn page(words: &[String]) -> anyhow::Result<()> {
+    let events = words.first().map_or(Ok(EVENTS), |text| text.parse())?.min(MOST_EVENTS);
     if let Some(what) = missing() {
         bail!("the page cannot be measured: {what}");
     }
