@@ -1,4 +1,4 @@
-//! What takes a machine's whole attention: crowds, ceilings, full disks, kills, backlogs. Apart from `ways`, so that
+//! What takes a machine's whole attention: crowds, ceilings, overload, full disks, kills, backlogs. Apart from `ways`, so that
 //! nothing there has to share the processors with it.
 
 mod backlog;
@@ -7,5 +7,6 @@ mod ceiling;
 mod crowd;
 mod disk;
 mod kills;
+mod overload;
 mod scale;
 mod watchers;

@@ -15,6 +15,7 @@ mod machine;
 mod memory;
 mod network;
 mod nginx;
+mod overload;
 mod peers;
 mod report;
 mod rounds;
@@ -145,12 +146,14 @@ impl Options {
         }
         let loads = WORKLOADS.iter().filter(|it| !self.is_quick || it.is_quick).map(|it| it.name);
         let memories = MEMORY_LOADS.iter().map(|it| it.name).filter(|name| !self.is_quick || *name == "memory-tls-64");
-        loads.chain(memories).filter(|name| *name != NETWORK.name || self.has_network).collect()
+        let overload = (!self.is_quick).then_some(overload::NAME);
+        loads.chain(memories).chain(overload).filter(|name| *name != NETWORK.name || self.has_network).collect()
     }
 }
 
 fn all_names() -> impl Iterator<Item = (&'static str, &'static str)> {
-    WORKLOADS.iter().map(|it| (it.name, it.title)).chain(MEMORY_LOADS.iter().map(|it| (it.name, it.title)))
+    let others = MEMORY_LOADS.iter().map(|it| (it.name, it.title)).chain([(overload::NAME, overload::TITLE)]);
+    WORKLOADS.iter().map(|it| (it.name, it.title)).chain(others)
 }
 
 async fn run(options: &Options) -> anyhow::Result<()> {
@@ -190,6 +193,7 @@ async fn run(options: &Options) -> anyhow::Result<()> {
         }
         let row = match WORKLOADS.iter().find(|it| it.name == name) {
             Some(workload) => stage.measure(&arena, workload, options, end).await,
+            None if name == overload::NAME => overload::row(&arena, options.seconds).await,
             None => memory::row(&arena, name).await.and_then(|row| row.context("a workload")),
         };
         match row {
