@@ -30,8 +30,8 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 const GUIDE: &str = include_str!("../../../docs/running.md");
-const KIB: usize = 1024;
-const MIB: usize = 1024 * KIB;
+pub(super) const KIB: usize = 1024;
+pub(super) const MIB: usize = 1024 * KIB;
 
 /// Connections whose heads are not whole, where this machine allows so many. They have to come within `header_timeout`.
 const HEADS: usize = 3000;
@@ -40,7 +40,7 @@ const HEADS: usize = 3000;
 const OTHERS: usize = 2500;
 
 /// `max_connections`, unless it is set.
-const MAX_CONNECTIONS: usize = 10_000;
+pub(super) const MAX_CONNECTIONS: usize = 10_000;
 
 const ENDPOINTS: &str = "\
     [[endpoint]]\nname = \"held\"\nmode = \"live\"\nverify = \"none\"\ndeadline = \"2m\"\n\
@@ -54,7 +54,7 @@ type Stream = TlsStream<TcpStream>;
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// The number that stands in the guide in front of these words.
-fn number(words: &str) -> usize {
+pub(super) fn number(words: &str) -> usize {
     let (before, _) = GUIDE.split_once(words).unwrap_or_else(|| panic!("the guide does not say {words:?}"));
     let digits: String = before.rsplit(' ').next().unwrap_or_default().chars().filter(char::is_ascii_digit).collect();
     digits.parse().unwrap_or_else(|_| panic!("no number before {words:?}"))
