@@ -7,7 +7,7 @@ use relay_program::api::{AlertList, AlertTested};
 
 use super::{
     Api, ask,
-    table::{Needs, Operation},
+    table::{Audited, Needs, Operation},
 };
 use crate::{
     agents::token::Right,
@@ -21,6 +21,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .answers::<AlertList>(200),
         Operation::post("/alerts/test", Needs::Right(Right::Admin), test)
             .says("Posts a test alert, once")
+            .audits(Audited::Behind("alert.test"))
             .answers::<AlertTested>(200),
     ]
 }
