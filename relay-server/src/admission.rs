@@ -113,27 +113,12 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
-    use crate::{endpoint::Allow, verify::Rule};
 
     fn endpoint(rate: Option<&str>, concurrency: Option<u32>) -> Endpoint {
         Endpoint {
-            name: EndpointName::parse("e").expect("a name"),
-            verify: Rule::Open,
-            deadline: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(1),
-            max_body: 1,
-            wait_for_agent: Duration::ZERO,
-            hosts: Vec::new(),
-            allow: Allow::default(),
-            replay: crate::endpoint::Replay::Off,
-            exclusive: false,
-            upgrades: Vec::new(),
             rate: rate.map(|rate| rate.parse().expect("a rate")),
             concurrency: concurrency.and_then(NonZeroU32::new),
-            policy: None,
-            capture: Default::default(),
-            client: None,
-            owner: None,
+            ..Endpoint::sample()
         }
     }
 

@@ -338,4 +338,4 @@ impl Delivery {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

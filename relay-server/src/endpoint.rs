@@ -70,6 +70,30 @@ pub(crate) enum CaptureLevel {
 }
 
 impl Endpoint {
+    /// One that anybody may send to and that keeps nothing.
+    #[cfg(test)]
+    pub(crate) fn sample() -> Self {
+        Self {
+            name: EndpointName::parse("hooks").unwrap_or_else(|_| EndpointName::canary()),
+            verify: Rule::Open,
+            deadline: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(10),
+            max_body: 1 << 20,
+            wait_for_agent: Duration::ZERO,
+            hosts: Vec::new(),
+            allow: Allow::default(),
+            replay: Replay::Off,
+            exclusive: false,
+            upgrades: Vec::new(),
+            rate: None,
+            concurrency: None,
+            policy: None,
+            capture: Capture::default(),
+            client: None,
+            owner: None,
+        }
+    }
+
     /// Whether its senders prove who they are, if only by their addresses; else anybody can post here.
     pub(crate) fn is_proven(&self) -> bool {
         self.verify.proves() || self.allow.is_limited() || self.client.is_some()

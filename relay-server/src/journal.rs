@@ -30,7 +30,7 @@ use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use self::ring::{Ring, Seen};
+use self::ring::{RecordView, Ring};
 pub(crate) use self::{
     entry::{AnswerTap, Draft, LiveAnswer, LiveEntry},
     figures::{Figures, FiguresQuery, ROUND},
@@ -344,7 +344,7 @@ impl Journal {
         self.entry(found?)
     }
 
-    fn each(&self, mut look: impl FnMut(Seen<'_>)) {
+    fn each(&self, mut look: impl FnMut(RecordView<'_>)) {
         let (mut next, now_s) = (0, self.now_s());
         loop {
             let ring = self.ring.lock();

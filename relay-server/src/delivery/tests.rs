@@ -24,7 +24,7 @@ use crate::{
     verify::Rule,
 };
 
-pub(crate) fn endpoint() -> Arc<Endpoint> {
+fn endpoint() -> Arc<Endpoint> {
     let policy = DeliveryPolicy {
         assured: true,
         ack: Ack::default(),
@@ -43,25 +43,7 @@ pub(crate) fn endpoint() -> Arc<Endpoint> {
         order: Order::None,
         resign: Resign::Never,
     };
-    Arc::new(Endpoint {
-        name: EndpointName::parse("hooks").expect("a name"),
-        verify: Rule::Open,
-        deadline: Duration::from_secs(10),
-        idle_timeout: Duration::from_secs(10),
-        max_body: 1 << 20,
-        wait_for_agent: Duration::ZERO,
-        hosts: Vec::new(),
-        allow: Allow::default(),
-        replay: Replay::Off,
-        exclusive: false,
-        upgrades: Vec::new(),
-        rate: None,
-        concurrency: None,
-        policy: Some(policy),
-        capture: Default::default(),
-        client: None,
-        owner: None,
-    })
+    Arc::new(Endpoint { policy: Some(policy), ..Endpoint::sample() })
 }
 
 /// The longest lease of an attempt at that endpoint.

@@ -52,14 +52,14 @@ pub(super) struct GivenWay {
 }
 
 /// A record that is there.
-pub(super) struct Seen<'a> {
+pub(super) struct RecordView<'a> {
     pub(super) number: u64,
     pub(super) id: EventId,
     held: &'a Held,
     ring: &'a Ring,
 }
 
-impl Seen<'_> {
+impl RecordView<'_> {
     /// The endpoint of a live exchange.
     pub(super) fn live_at(&self) -> Option<&EndpointName> {
         match self.held {
@@ -139,13 +139,13 @@ impl Ring {
     }
 
     /// Looks at the records from a number on, so many at most. Gives the number to go on from.
-    pub(super) fn look(&self, from: u64, most: usize, now_s: u32, mut each: impl FnMut(Seen<'_>)) -> u64 {
+    pub(super) fn look(&self, from: u64, most: usize, now_s: u32, mut each: impl FnMut(RecordView<'_>)) -> u64 {
         let from = from.max(self.first);
         let place = usize::try_from(from - self.first).unwrap_or(usize::MAX).min(self.slots.len());
         let end = self.slots.len().min(place.saturating_add(most));
         for (slot, number) in self.slots.range(place..end).zip(from..) {
             if now_s.saturating_sub(slot.at_s) <= MAX_AGE_S {
-                each(Seen { number, id: slot.id, held: &slot.held, ring: self });
+                each(RecordView { number, id: slot.id, held: &slot.held, ring: self });
             }
         }
         self.first + end as u64

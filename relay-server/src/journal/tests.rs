@@ -5,7 +5,7 @@ use relay_proto::HeaderBlock;
 use relay_schemes::EventMeta;
 
 use super::{entry::SentBody, *};
-use crate::{delivery::tests::endpoint, hops::Whose, store::Summary};
+use crate::{endpoint::Endpoint, hops::Whose, store::Summary};
 
 /// A record of a kept event.
 pub(crate) fn kept() -> NewsRecord {
@@ -65,7 +65,7 @@ fn told(entry: &LiveEntry) -> (String, Bytes, Bytes) {
 
 #[tokio::test(start_paused = true)]
 async fn a_live_exchange_that_has_ended_says_what_it_said_and_holds_nothing_of_its_way() {
-    let journal = Journal::build(1 << 20);
+    let (journal, endpoint) = (Journal::build(1 << 20), Arc::new(Endpoint::sample()));
     let buffer = Bytes::from(vec![b'x'; 4096]);
     let body = || SentBody::There(buffer.slice(100..2100), 2000);
     let headers = block(&[("content-type", "text/html"), ("set-cookie", "a=1")]);
@@ -73,7 +73,7 @@ async fn a_live_exchange_that_has_ended_says_what_it_said_and_holds_nothing_of_i
     tokio::time::advance(Duration::from_micros(1500)).await;
     answered.way.answered(Whose::Handler, Some(201));
     let answer = LiveAnswer::Handler { status: 201, headers };
-    let mut tap = journal.live(answered, &endpoint(), answer).expect("it is watched to its end");
+    let mut tap = journal.live(answered, &endpoint, answer).expect("it is watched to its end");
     tap.data(&Bytes::from_static(b"<p>thanks"));
     let entry = journal.find("delivery-1", &Sight::All).expect("it is there while it runs");
     tokio::time::advance(Duration::from_micros(700)).await;
@@ -89,7 +89,7 @@ async fn a_live_exchange_that_has_ended_says_what_it_said_and_holds_nothing_of_i
     assert!(buffer.is_unique(), "its body was copied");
 
     let failed = draft(None, SentBody::None);
-    assert!(journal.live(failed, &endpoint(), LiveAnswer::Failed { code: "no_agent", status: 503 }).is_none());
+    assert!(journal.live(failed, &endpoint, LiveAnswer::Failed { code: "no_agent", status: 503 }).is_none());
     let rows = journal.rows(&Sight::All, None, false);
     let [(_, newest), (_, oldest)] = rows[..] else { panic!("{rows:?}") };
     let (newest, oldest) = (journal.entry(newest).expect("a row"), journal.entry(oldest).expect("a row"));
@@ -101,10 +101,10 @@ async fn a_live_exchange_that_has_ended_says_what_it_said_and_holds_nothing_of_i
 
 #[test]
 fn live_exchanges_take_no_more_than_the_budget_and_the_newest_stay() {
-    let journal = Journal::build(1 << 20);
+    let (journal, endpoint) = (Journal::build(1 << 20), Arc::new(Endpoint::sample()));
     for size in (0..3000).map(|nth| nth * 37 % 60_000) {
         let body = SentBody::There(vec![7; size].into(), size as u64);
-        journal.live(draft(None, body), &endpoint(), LiveAnswer::Failed { code: "no_agent", status: 503 });
+        journal.live(draft(None, body), &endpoint, LiveAnswer::Failed { code: "no_agent", status: 503 });
         let held = journal.ring.lock().bytes();
         assert!(held <= 1 << 20, "{held}");
     }

@@ -139,6 +139,14 @@ fn of_delivery(code: &str) -> Option<Words> {
             "The endpoint's `rate` or `concurrency` was reached.",
             "Raise them, or give the endpoint a mode that keeps events.",
         ),
+        "quota_stored" => words(
+            "What waits at the endpoints of a token fills what these may take of the store.",
+            "Attach agents that take what waits, or give the token a larger `max_stored`.",
+        ),
+        "quota_events" => words(
+            "The endpoints of a token had as many webhooks today as they may.",
+            "Wait for the next day (UTC), or give the token more `max_events_per_day`.",
+        ),
         "agent_unavailable" => words("No agent was attached.", "Attach an agent to the endpoint."),
         "event_type_unwanted" => words(
             "No attached agent takes events of this type.",

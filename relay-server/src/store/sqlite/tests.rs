@@ -163,7 +163,7 @@ async fn the_promised_settings_are_in_force() {
     let of_writer = store.writer.call(Kind::Upkeep, 0, move |tx| {
         Ok(pragmas.map(|pragma| read(tx.connection, pragma).expect("a pragma")).to_vec())
     });
-    assert_eq!(answered(of_writer).await.expect("read"), ["wal", "1", "8192", "2", "0", "5"]);
+    assert_eq!(answered(of_writer).await.expect("read"), ["wal", "1", "8192", "2", "0", "6"]);
     let of_reader = store.readers.call(move |connection| {
         assert!(connection.execute("DELETE FROM event", []).is_err(), "readers cannot write");
         Ok(["synchronous", "query_only", "mmap_size"]
@@ -258,7 +258,7 @@ fn files_of_other_versions_and_other_programs_are_left_alone() {
     folder.stranger().pragma_update(None, "user_version", 7).expect("set");
     let why = folder.refusal();
     assert!(
-        why.contains("version 7") && why.contains("newer relay-server") && why.contains("reads version 5"),
+        why.contains("version 7") && why.contains("newer relay-server") && why.contains("reads version 6"),
         "{why}"
     );
     folder.stranger().pragma_update(None, "user_version", 3).expect("set");
@@ -289,7 +289,7 @@ fn an_empty_file_becomes_a_store() {
     std::fs::write(folder.path(), b"").expect("written");
     drop(folder.open());
     let version: i64 = folder.stranger().pragma_query_value(None, "user_version", |row| row.get(0)).expect("read");
-    assert_eq!(version, 5);
+    assert_eq!(version, 6);
     // Another page size cannot be mended: the promise about what a commit costs would not hold.
     let folder = Folder::new();
     drop(folder.open());
