@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How many of a hundred good nonces are refused.
-const REFUSED_NONCES: &str = "25";
+const REFUSED_NONCES: &str = "10";
 
 /// A port of loopback that nobody else gets: it is bound, and whoever means to listen may bind it as well.
 #[derive(Debug)]
@@ -224,7 +224,7 @@ async fn spawn(folder: &Path, config: &serde_json::Value, names: &Port) -> anyho
     let file = folder.join("pebble.json");
     fs::write(&file, config.to_string())?;
     let mut command = Command::new("pebble");
-    command.arg("-config").arg(&file).args(["-strict", "true", "-dnsserver", &names.address()]);
+    command.arg("-config").arg(&file).args(["-strict", "-dnsserver", &names.address()]);
     command.envs([("PEBBLE_VA_NOSLEEP", "1"), ("PEBBLE_WFE_NONCEREJECT", REFUSED_NONCES), ("PEBBLE_AUTHZREUSE", "0")]);
     run(&mut command, "ACME directory available").await
 }

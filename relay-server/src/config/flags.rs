@@ -30,7 +30,7 @@ pub(crate) struct Flags {
     /// The certificate's key, PEM
     #[arg(long, env = "RELAY_TLS_KEY")]
     pub tls_key: Option<PathBuf>,
-    /// The OpenTelemetry collector that traces go to, over OTLP/HTTP
+    /// Where traces go, over OTLP/HTTP
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp: Option<String>,
     /// An endpoint beside those of the file

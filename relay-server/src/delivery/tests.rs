@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     agents::AgentSettings,
-    endpoint::{Ack, Allow, Identity, Replay, Resign},
+    endpoint::{Ack, Identity, Resign},
     failure::RelayFault,
     hops::Hops,
     journal::Journal,
@@ -21,7 +21,6 @@ use crate::{
         Attempt, Body, End, Grant, Head, Lease, MemoryStore, NewEvent, Outcome, Reason, State, Then, UnsteadyStore,
         Verdict,
     },
-    verify::Rule,
 };
 
 fn endpoint() -> Arc<Endpoint> {

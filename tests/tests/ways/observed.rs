@@ -401,7 +401,7 @@ async fn the_access_log_has_a_line_for_each_request_and_no_secret() {
     assert_eq!((&posted["complete"], &posted["tls"]), (&true.into(), &false.into()));
     assert!(posted["ended_us"].as_u64() >= posted["answered_us"].as_u64() && posted["event_id"].is_string());
     let unknown = of("/nothing/here").expect("a line");
-    assert_eq!((&unknown["status"], &unknown["error"]), (&404.into(), &"unknown_endpoint".into()));
+    assert_eq!((&unknown["status"], &unknown["error"]), (&404.into(), &"endpoint_not_found".into()));
     let attached = of("/_relay/v1/connect").expect("a line");
     assert_eq!(attached["status"], 101);
     assert_eq!(of("/_relay/v1/events").expect("a line")["status"], 401);
