@@ -6,6 +6,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -16,7 +17,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     net::{TcpSocket, TcpStream},
     process::{Child, Command},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -125,7 +126,16 @@ impl Pebble {
     /// # Errors
     /// If it does not say.
     pub async fn root(&self) -> anyhow::Result<CertificateDer<'static>> {
-        let stream = connect(&self.management.address(), &self.own, b"http/1.1").await?;
+        // It says that it is there a moment before this port is.
+        let come = async {
+            loop {
+                match connect(&self.management.address(), &self.own, b"http/1.1").await {
+                    Ok(stream) => return stream,
+                    Err(_) => sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        let stream = timeout(PATIENCE, come).await.context("its port for questions does not open")?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let request = http::Request::get("/roots/0").header("host", "localhost").body(Empty::<bytes::Bytes>::new())?;
