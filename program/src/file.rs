@@ -3,7 +3,7 @@
 //! Nothing here judges what is in a file, or whether one that is read is private enough.
 
 use std::{
-    fs::{DirBuilder, Permissions, metadata},
+    fs::{DirBuilder, Metadata, metadata},
     io::{self, Write as _},
     path::Path,
 };
@@ -25,22 +25,34 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     put(path, bytes, None)
 }
 
-/// Puts a file in the place of another, with that one's permissions.
+/// Puts a file in the place of another, with that one's owner and permissions: root may edit what a service reads.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    put(path, bytes, Some(metadata(path)?.permissions()))
+    put(path, bytes, Some(&metadata(path)?))
 }
 
-fn put(path: &Path, bytes: &[u8], permissions: Option<Permissions>) -> io::Result<()> {
+fn put(path: &Path, bytes: &[u8], before: Option<&Metadata>) -> io::Result<()> {
     let mut new = NamedTempFile::with_prefix_in(".new-", folder_of(path))?;
     new.write_all(bytes)?;
-    if let Some(permissions) = permissions {
-        new.as_file().set_permissions(permissions)?;
+    if let Some(before) = before {
+        #[cfg(unix)]
+        keep_owner(new.as_file(), before)?;
+        new.as_file().set_permissions(before.permissions())?;
     }
     new.as_file().sync_all()?;
     new.persist(path)?;
     #[cfg(unix)]
     std::fs::File::open(folder_of(path))?.sync_all()?;
     Ok(())
+}
+
+#[cfg(unix)]
+fn keep_owner(file: &std::fs::File, before: &Metadata) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+    let now = file.metadata()?;
+    if (now.uid(), now.gid()) == (before.uid(), before.gid()) {
+        return Ok(());
+    }
+    fchown(file, Some(before.uid()), Some(before.gid()))
 }
 
 fn folder_of(path: &Path) -> &Path {

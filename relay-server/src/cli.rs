@@ -10,6 +10,7 @@ mod dead;
 mod endpoint;
 mod event;
 mod explain;
+mod healthcheck;
 mod init;
 mod inspect;
 mod provider;
@@ -21,12 +22,13 @@ mod vectors;
 
 use std::{ffi::OsString, io, path::PathBuf, process::ExitCode};
 
+use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use relay_program::{
     Failure,
     config::{Problem, Problems},
     http1::encoded,
-    terminal,
+    process, terminal,
 };
 use relay_proto::printable::LogLines;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -43,6 +45,7 @@ use crate::{
     app,
     config::{ConfigSource, Dev, EditError, Flags, dev_banner, shown_json},
     limits::{self, SetLimits},
+    store::StoreError,
 };
 
 #[derive(Debug, Parser)]
@@ -98,6 +101,8 @@ enum Command {
     Provider(provider::ProviderCommand),
     /// Print an address that opens a running relay's page and logs in, once
     Inspect(inspect::Inspect),
+    /// Ask a running relay whether it is well, for a container's health check
+    Healthcheck(healthcheck::Healthcheck),
     /// Run test vectors through the relay's own verification
     Vectors(vectors::Vectors),
     /// Print a shell's completions
@@ -105,8 +110,11 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, or write all of them into a directory
+    Man {
+        /// Where to write one page per command
+        directory: Option<PathBuf>,
+    },
     /// Print the version
     Version {
         /// As JSON
@@ -168,6 +176,7 @@ pub fn main() -> ExitCode {
 
 /// Runs the command given as arguments, the program's name first.
 pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    process::hide_memory();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -222,13 +231,18 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Provider(command) => provider::run(&command),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Vectors(arguments) => vectors::run(&arguments),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "relay-server", &mut script);
             terminal::print(&String::from_utf8_lossy(&script))
         }
-        Command::Man => {
+        Command::Man { directory: Some(directory) } => {
+            let written = clap_mangen::generate_to(Cli::command(), &directory);
+            Ok(written.with_context(|| format!("manual pages in {}", directory.display()))?)
+        }
+        Command::Man { directory: None } => {
             let mut page = Vec::new();
             let man = clap_mangen::Man::new(Cli::command());
             man.render(&mut page)?;
@@ -261,7 +275,15 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
         }
     });
     // What only shows once the rows of the store stand beside the file's.
-    ran.map_err(|error| error.downcast::<Problems>().map_or_else(Failure::from, Failure::from))
+    ran.map_err(|error| error.downcast::<Problems>().map_or_else(failure, Failure::from))
+}
+
+/// A store of another version is named by the config, and another start is of no help.
+fn failure(error: anyhow::Error) -> Failure {
+    match error.downcast_ref::<StoreError>() {
+        Some(StoreError::Incompatible(_)) => Failure::Usage(format!("{error:#}")),
+        _ => error.into(),
+    }
 }
 
 fn new_token() -> Result<AgentToken, Failure> {

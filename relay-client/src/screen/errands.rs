@@ -7,8 +7,10 @@ use std::{
     env, fs,
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
 };
+
+use relay_program::process::users_program;
 
 /// Bytes of an edited file that are read.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -28,7 +30,7 @@ pub(super) fn edit(id: &str, file: &[u8]) -> Result<Vec<u8>, String> {
 fn edited(editor: &str, path: &Path) -> Result<Vec<u8>, String> {
     // It may have arguments, as in `code --wait`.
     let mut words = editor.split_whitespace();
-    let mut command = Command::new(words.next().unwrap_or("vi"));
+    let mut command = users_program(words.next().unwrap_or("vi"));
     let status = command.args(words).arg(path).status().map_err(|error| format!("{editor}: {error}"))?;
     if !status.success() {
         return Err(format!("{editor} ended with {status}, so nothing is sent"));
@@ -82,7 +84,7 @@ pub(super) fn open(address: &str) -> bool {
         () if cfg!(unix) && (is_set("DISPLAY") || is_set("WAYLAND_DISPLAY")) => "xdg-open",
         () => return false,
     };
-    let mut command = Command::new(program);
+    let mut command = users_program(program);
     command.arg(address).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let Ok(mut child) = command.spawn() else { return false };
     // Whoever opened it is waited for, so that nothing of it is left.

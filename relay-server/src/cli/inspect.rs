@@ -1,8 +1,8 @@
 //! `inspect`: the address of a running relay's page, with a code that logs in once, within a minute.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use relay_program::{Failure, api::SessionCode, terminal};
+use relay_program::{Failure, api::SessionCode, process::users_program, terminal};
 use serde::Deserialize as _;
 
 use super::remote::Remote;
@@ -21,7 +21,7 @@ pub(super) fn run(arguments: &Inspect) -> Result<(), Failure> {
     let SessionCode { url, .. } = SessionCode::deserialize(&made)?;
     terminal::line(&url)?;
     if arguments.open {
-        let browser = Command::new("xdg-open").arg(&url).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let browser = users_program("xdg-open").arg(&url).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         browser.map_err(|error| {
             Failure::Failed(format!("xdg-open cannot be run: {error}; open the address above by hand"))
         })?;

@@ -5,13 +5,14 @@
 //! somebody else may have put it, says nothing of where a token from outside that folder goes.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use relay_program::{
     Failure,
     http1::{Connection, bearer},
@@ -26,6 +27,8 @@ use zeroize::Zeroizing;
 use crate::{admin::TOKEN_FILE, config::ConfigSource};
 
 const PATIENCE: Duration = Duration::from_secs(35);
+/// A relay that takes longer to say that it is well is not.
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_TOKEN_BYTES: u64 = 4096;
@@ -108,6 +111,24 @@ impl Remote {
         if status.is_success() { Ok(relay) } else { Err(refusal(status, &said)) }
     }
 
+    /// What the relay says of itself to whoever asks.
+    pub(super) fn probe(&self, path: &str) -> Result<(StatusCode, Bytes), Failure> {
+        let address = match &self.admin_url {
+            Some(url) => authority(url)?,
+            None => reached(ConfigSource::at(self.config.clone()).admin()?.0),
+        };
+        let asked = async {
+            let question = Request::get(path).header(header::HOST, address.parse::<HeaderValue>()?);
+            let mut relay = Connection::new(TcpStream::connect(&address).await?, MAX_HEAD_BYTES);
+            let status = relay.ask(question.body(Bytes::new())?).await?.status;
+            anyhow::Ok((status, relay.collect(MAX_HEAD_BYTES).await?))
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let asked = runtime.map_err(anyhow::Error::from)?.block_on(async { timeout(PROBE_PATIENCE, asked).await });
+        let late = |_| Err(anyhow!("no answer in {} s", PROBE_PATIENCE.as_secs()));
+        asked.unwrap_or_else(late).map_err(|error| unreachable(&address, &error))
+    }
+
     /// `host:port` and the token.
     fn find(&self) -> Result<(String, Zeroizing<String>), Failure> {
         let source = ConfigSource::at(self.config.clone());
@@ -123,8 +144,7 @@ impl Remote {
         };
         let address = match (&self.admin_url, &from_config) {
             (Some(url), _) => authority(url)?,
-            (None, Some((address, _))) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
-            (None, Some((address, _))) => address.to_string(),
+            (None, Some((address, _))) => reached(*address),
             (None, None) => return Err(Failure::Usage("name the relay with --admin-url".to_owned())),
         };
         let beside = from_config.and_then(|(_, state)| Some(state?.join(TOKEN_FILE)));
@@ -147,6 +167,11 @@ impl Remote {
         })?;
         Ok((address, token))
     }
+}
+
+/// Where a listener is reached from its own machine.
+fn reached(listener: SocketAddr) -> String {
+    if listener.ip().is_unspecified() { format!("127.0.0.1:{}", listener.port()) } else { listener.to_string() }
 }
 
 /// Whether a file lies inside the current folder, wherever links lead. One that is not there is not read either.

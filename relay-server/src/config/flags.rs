@@ -15,7 +15,8 @@ pub(crate) struct Flags {
     /// The address for the API, /livez and /readyz
     #[arg(long, env = "RELAY_ADMIN")]
     pub admin: Option<String>,
-    /// A directory for the relay's own small files; else $STATE_DIRECTORY or relay-state beside the config file
+    /// A directory for the relay's own small files; else $STATE_DIRECTORY, or relay-state beside the config file, or
+    /// /var/lib/relay where that lies in /etc
     #[arg(long, env = "RELAY_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
     /// Where events are kept, sqlite:FILE or memory: [default: relay.db in the state directory]

@@ -67,6 +67,9 @@ pub(crate) struct Config {
     pub warnings: Vec<Problem>,
 }
 
+/// The state directory of a relay whose config lies in /etc, where it may write nothing (FHS 3.0, section 5.8).
+const SYSTEM_STATE: &str = "/var/lib/relay";
+
 /// Where a config comes from. Kept, so that a reload reads the same places again.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ConfigSource {
@@ -142,6 +145,8 @@ impl ConfigSource {
         }
         let file = self.find_with(var)?;
         let text = fs::read_to_string(&file).map_err(|error| unreadable(&file, &error))?;
+        // Commands that ask the service have no variable from it, and find its token all the same.
+        let state = state.or_else(|| file.starts_with("/etc").then(|| PathBuf::from(SYSTEM_STATE)));
         ConfigTexts::of_file(file, text, state)
     }
 

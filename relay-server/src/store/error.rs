@@ -50,6 +50,9 @@ pub enum StoreError {
     Invalid(String),
     #[error("{0}")]
     Unusable(String),
+    /// Another version of this program, or another program, wrote it. Only a person can say what is to become of it.
+    #[error("{0}")]
+    Incompatible(String),
     #[error("{0}")]
     InUse(String),
     /// The database gave an unexpected answer. The call may have been kept.

@@ -216,19 +216,19 @@ fn is_new(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
         return Ok(true);
     }
     if number("PRAGMA application_id")? != APPLICATION {
-        return Err(unusable(format_args!(
+        return Err(StoreError::Incompatible(format!(
             "{} is another program's database; name another file with --store",
             path.display()
         )));
     }
     match number("PRAGMA user_version")? {
         VERSION => Ok(false),
-        newer if newer > VERSION => Err(unusable(format_args!(
+        newer if newer > VERSION => Err(StoreError::Incompatible(format!(
             "the store {} has version {newer}, written by a newer relay-server; this one reads version {VERSION}: start \
              the newer one, or restore a backup",
             path.display()
         ))),
-        older => Err(unusable(format_args!(
+        older => Err(StoreError::Incompatible(format!(
             "the store {} has version {older}, written by an earlier relay-server; this one reads version {VERSION}: \
              start the earlier one until what waits there is delivered or dropped, then name a new file with --store",
             path.display()

@@ -85,7 +85,7 @@ impl Folder {
 
     fn refusal(&self) -> String {
         match self.try_open() {
-            Err(StoreError::Unusable(why) | StoreError::InUse(why)) => why,
+            Err(StoreError::Unusable(why) | StoreError::Incompatible(why) | StoreError::InUse(why)) => why,
             other => panic!("{other:?}"),
         }
     }
