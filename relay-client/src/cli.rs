@@ -23,6 +23,7 @@ mod page;
 mod play;
 mod run;
 mod send;
+mod service;
 mod settings;
 mod start;
 #[cfg(test)]
@@ -32,7 +33,7 @@ mod view;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
-use relay_program::{Failure, terminal};
+use relay_program::{Failure, process, terminal};
 
 use self::{
     args::{Cli, Command},
@@ -67,6 +68,7 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
+    process::hide_memory();
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -113,6 +115,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Diff(args) => diff::run(&args, &places, std::io::stdin()),
         Command::Mcp(args) => mcp::run(&args, &places),
         Command::Play(args) => play::run(&args, std::io::stdin()),
+        Command::Service(command) => service::run(&command, &places),
         Command::Config(command) => terminal::print(&config::run(&command, &places)?),
         Command::Completions { shell } => terminal::print(&misc::completions(shell)),
         Command::Man { directory } => misc::man(directory.as_deref()),

@@ -24,6 +24,7 @@ mod routes;
 #[cfg(feature = "screen")]
 mod screen;
 mod send;
+mod service;
 mod tap;
 mod target;
 mod tls;

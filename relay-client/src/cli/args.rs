@@ -24,6 +24,7 @@ Examples:
   relay-client event list github --status 5xx
   relay-client play webhooks.cassette --to 3000 --wait 30s --expect status=2xx --junit results.xml
   relay-client start --config relay-client.toml --health-addr 8081
+  relay-client service install
   relay-client doctor 3000
 
 Exit codes: 0 done, 1 failed, 2 usage or config, 3 refused by the relay, 4 not found, 5 unreachable.";
@@ -66,6 +67,9 @@ pub(crate) enum Command {
     /// Checks and shows the config file
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Has this system's service manager run the agent
+    #[command(subcommand)]
+    Service(super::service::ServiceCommand),
     /// Prints a completion script for a shell
     Completions {
         /// The shell
