@@ -185,7 +185,15 @@ fn mistake(command: &[String], folder: &Path) -> Option<String> {
                 ["test", "install"].contains(&&*command[1]) || aliases.contains(&format!("\n{} = \"", command[1]));
             (!known).then(|| format!("cargo has no {}", command[1]))
         }
+        // What is run as somebody else is run all the same.
+        "sudo" => {
+            mistake(command[1..].strip_prefix(&["-u".to_owned(), "relay".to_owned()]).unwrap_or(&command[1..]), folder)
+        }
         "curl" | "chmod" | "openssl" | "git" | "cd" | "apt-get" | ".ci/run" => None,
+        "systemctl" | "systemd-analyze" | "loginctl" | "install" | "podman" | "helm" | "kubectl" => None,
+        recipe if recipe.starts_with("deploy/") => {
+            (!root().join(recipe).is_file()).then(|| "no such recipe".to_owned())
+        }
         other => Some(format!("{other} is not known to this test")),
     }
 }
