@@ -51,7 +51,6 @@ mod providers;
 
 mod refused;
 
-#[allow(dead_code, unused_imports, reason = "the API that reads it comes next")]
 mod journal;
 mod routes;
 
@@ -63,7 +62,6 @@ mod canary;
 
 mod stream;
 
-#[allow(dead_code, unused_imports, reason = "the orders of certificates that fill it come next")]
 mod tls;
 
 mod descriptors;

@@ -46,6 +46,10 @@ impl Pages {
     pub(super) fn put(&mut self, len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Place {
         let has_room = self.pages.back().is_some_and(|page| page.bytes.capacity() - page.bytes.len() >= len);
         if !has_room {
+            if self.pages.back().is_some_and(|page| page.records == 0) {
+                // Nothing will ever free it.
+                self.taken -= self.pages.pop_back().map_or(0, |page| page.bytes.capacity());
+            }
             let bytes = if len > self.page_bytes / 2 {
                 Vec::with_capacity(len)
             } else {
@@ -129,7 +133,11 @@ mod tests {
         pages.free(large);
         let again = put(&mut pages, 4000);
         assert_eq!((pages.get(again).len(), pages.bytes()), (4000, 5000), "the last page is used again");
-        put(&mut pages, 10);
+        let more = put(&mut pages, 10);
         assert_eq!(pages.bytes(), 5000, "also for more");
+        pages.free(again);
+        pages.free(more);
+        let larger = put(&mut pages, 6000);
+        assert_eq!((pages.get(larger).len(), pages.pages.len(), pages.bytes()), (6000, 1, 6000), "an empty one is in nobody's way");
     }
 }

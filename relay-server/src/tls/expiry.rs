@@ -70,7 +70,6 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let status = |days: i64| CertificateStatus {
             name: "a.test".to_owned(),
-            names: Vec::new(),
             source: CertificateSource::File,
             not_after: now + SignedDuration::from_hours(24 * days),
         };
