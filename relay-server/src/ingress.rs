@@ -10,6 +10,7 @@ pub(crate) mod collect;
 pub(crate) mod head;
 pub(crate) mod http_listen;
 mod listener;
+mod observed;
 mod own;
 mod prove;
 mod proxy_protocol;

@@ -1,20 +1,16 @@
 //! The way of one request to its answer: routed, proven, and handed to an agent or to the store.
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{body::Body as _, upgrade::OnUpgrade};
 use relay_proto::{CONNECT_PATH, UpgradeProtocol, may_upgrade};
 use relay_schemes::{Refusal, Reply as ChallengeReply};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 use tracing::{Instrument as _, field};
 
 use super::{
-    access::AccessNote,
     client::{self, Untrusted},
     head::{SeenHead, Watch, Watched},
     listener::OpenConnections,
@@ -25,7 +21,7 @@ use super::{
     socket::Socket,
 };
 use crate::{
-    access_log::{AccessLog, shortened},
+    access_log::AccessLog,
     address::{is_local, site},
     agents::{Agents, lists},
     client_certificate::ClientCertificate,
@@ -37,18 +33,15 @@ use crate::{
     failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
     hops::{Hop, Way, Whose},
     journal::{Journal, LiveAnswer, NewsRecord},
-    mask::shown_url,
     memory::{LIVE_BYTES, Memory},
-    message::brought_trace,
     metrics::{AnswerClass, Meter},
     quota::{DayIsFull, TokenMeter},
     refused::{Refused, TurnedAway},
     replay_guard::{self, FirstRequest, ReplayGuard, ReplayState, RequestMark, Seen},
     routes::{Matched, Peer, Routed, Routes, SharedRoutes, host_of},
-    spans::{SeenAttempt, SeenRequest, Tracer},
+    spans::{SeenAttempt, Tracer},
     throttle::Throttle,
     tls::TlsServer,
-    trace::TraceContext,
     verify::{Payload, Webhook},
     webhook::{
         EventId, Received,
@@ -108,20 +101,6 @@ enum Outcome {
     Repeated(StatusCode, EventId),
     /// It was a provider's challenge, and this is the relay's own answer.
     Challenge(ChallengeReply, EventId),
-}
-
-/// What is noted of a request before its way, for the access log and for traces.
-struct Observed {
-    id: EventId,
-    /// Its first byte.
-    started: Instant,
-    client: IpAddr,
-    method: Method,
-    context: TraceContext,
-    /// Its endpoint as metrics name it.
-    shown: String,
-    /// Where there is an access log.
-    path: Option<String>,
 }
 
 /// What the replay guard says of a webhook.
@@ -261,49 +240,6 @@ impl Requests {
                 };
                 answered.instrument(span).await
             }
-        }
-    }
-
-    /// What is noted of a request for those who look at it, where anybody does.
-    fn observe(&self, endpoint: &Endpoint, meter: &Meter, received: &Received) -> Option<Box<Observed>> {
-        if (self.tracer.is_none() && self.access.is_none()) || endpoint.name.is_relays_own() {
-            return None;
-        }
-        let path = self.access.as_ref().map(|_| {
-            let rest = shown_url(Some(&endpoint.verify), &received.rest);
-            let own_host = endpoint.hosts.iter().any(|host| **host == *received.host);
-            let name = if own_host { String::new() } else { format!("/{}", meter.shown()) };
-            shortened(&(name + &rest)).to_owned()
-        });
-        let context = brought_trace(&received.head.headers);
-        Some(Box::new(Observed {
-            id: received.event_id,
-            started: received.way.from,
-            client: received.client,
-            method: received.head.method.clone(),
-            context: context.unwrap_or_else(|| TraceContext::begin(received.event_id)),
-            shown: meter.shown(),
-            path,
-        }))
-    }
-
-    /// The head of its answer is decided.
-    fn note(&self, observed: Observed, endpoint: &Endpoint, class: AnswerClass, response: &mut Response<ResponseBody>) {
-        let outcome = class.word();
-        if let Some(tracer) = &self.tracer {
-            tracer.request(&SeenRequest {
-                id: observed.id,
-                context: observed.context,
-                endpoint: endpoint.name.as_str(),
-                method: observed.method.as_str(),
-                status: response.status().as_u16(),
-                outcome,
-                after: observed.started.elapsed(),
-            });
-        }
-        if let Some(path) = observed.path {
-            let Observed { client, shown: endpoint, .. } = observed;
-            response.extensions_mut().insert(AccessNote { endpoint, path, client, outcome });
         }
     }
 

@@ -138,6 +138,10 @@ mod tests {
         pages.free(again);
         pages.free(more);
         let larger = put(&mut pages, 6000);
-        assert_eq!((pages.get(larger).len(), pages.pages.len(), pages.bytes()), (6000, 1, 6000), "an empty one is in nobody's way");
+        assert_eq!(
+            (pages.get(larger).len(), pages.pages.len(), pages.bytes()),
+            (6000, 1, 6000),
+            "an empty one is in nobody's way"
+        );
     }
 }
