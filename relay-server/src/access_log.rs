@@ -54,8 +54,8 @@ pub(crate) struct AccessRecord<'a> {
     /// As metrics name it.
     pub endpoint: Option<&'a str>,
     pub method: &'a str,
-    /// With its query, as far as that is shown.
-    pub path: &'a str,
+    /// With its query, as far as that is shown; `None` where it may be an endpoint's only secret.
+    pub path: Option<&'a str>,
     pub protocol: &'static str,
     pub tls: bool,
     /// The sender's address, as trusted proxies tell it.
@@ -225,7 +225,7 @@ mod tests {
             event_id: Some("hook_1"),
             endpoint: Some("github"),
             method: "POST",
-            path,
+            path: Some(path),
             protocol: "HTTP/1.1",
             tls: false,
             client: "192.0.2.1".parse().expect("an address"),

@@ -19,14 +19,25 @@ use crate::{
     message::known,
 };
 
-/// What is known of a webhook's line behind its route; stands in the answer's extensions.
-#[derive(Clone)]
+/// What is known of a webhook's line once it is routed.
 pub(super) struct AccessNote {
     pub(super) endpoint: String,
     /// As it is shown.
     pub(super) path: String,
     pub(super) client: IpAddr,
-    pub(super) outcome: &'static str,
+}
+
+/// What became of a webhook; stands in the answer's extensions.
+#[derive(Clone)]
+pub(super) struct AccessOutcome(pub(super) &'static str);
+
+/// What a line may say of where its request went.
+pub(super) enum AccessRoute {
+    Webhook(AccessNote),
+    /// To no endpoint, so that its path is nobody's secret.
+    Plain,
+    /// Nobody knows, and the path may be all that an endpoint is kept secret by.
+    Unknown,
 }
 
 /// A line that is not written yet. Dropped, it is.
@@ -39,6 +50,7 @@ pub(super) struct AccessEntry {
     version: Version,
     request_bytes: Option<u64>,
     user_agent: Option<String>,
+    route: AccessRoute,
     answer: Option<Answered>,
     bytes: u64,
     is_whole: bool,
@@ -49,7 +61,7 @@ struct Answered {
     status: u16,
     event_id: Option<String>,
     error: Option<String>,
-    note: Option<AccessNote>,
+    outcome: Option<AccessOutcome>,
     at: Instant,
 }
 
@@ -71,10 +83,16 @@ impl AccessEntry {
             version: request.version(),
             request_bytes: text(headers, header::CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok()),
             user_agent: text(headers, header::USER_AGENT.as_str()).map(|agent| shortened(agent).to_owned()),
+            route: AccessRoute::Unknown,
             answer: None,
             bytes: 0,
             is_whole: false,
         })
+    }
+
+    /// It is known what it is for. From here on its sender may leave at any time.
+    pub(super) fn routed(&mut self, route: AccessRoute) {
+        self.route = route;
     }
 
     /// The head of its answer is decided.
@@ -84,7 +102,7 @@ impl AccessEntry {
             status: response.status().as_u16(),
             event_id: text(headers, known::EVENT_ID.as_str()).map(str::to_owned),
             error: text(headers, names::ERROR).map(str::to_owned),
-            note: response.extensions_mut().remove(),
+            outcome: response.extensions_mut().remove(),
             at: Instant::now(),
         });
     }
@@ -108,7 +126,11 @@ impl Drop for AccessEntry {
     fn drop(&mut self) {
         let (peer, now) = (self.connection.peer, Instant::now());
         let answer = self.answer.as_ref();
-        let note = answer.and_then(|answer| answer.note.as_ref());
+        let (note, path) = match &self.route {
+            AccessRoute::Webhook(note) => (Some(note), Some(&*note.path)),
+            AccessRoute::Plain => (None, Some(&*self.path)),
+            AccessRoute::Unknown => (None, None),
+        };
         let micros = |at: Instant| u64::try_from((at - self.started).as_micros()).unwrap_or(u64::MAX);
         let began = wall().saturating_sub(now - self.started).unwrap_or_else(|_| wall());
         self.log.write(&AccessRecord {
@@ -116,14 +138,14 @@ impl Drop for AccessEntry {
             event_id: answer.and_then(|answer| answer.event_id.as_deref()),
             endpoint: note.map(|note| &*note.endpoint),
             method: &self.method,
-            path: note.map_or(&self.path, |note| &note.path),
+            path,
             protocol: protocol(self.version),
             tls: peer.secure,
             client: note.map_or(peer.address, |note| note.client),
             peer: peer.address,
             // The sender left before there was one.
             status: answer.map_or(0, |answer| answer.status),
-            outcome: note.map(|note| note.outcome),
+            outcome: answer.and_then(|answer| answer.outcome.as_ref()).map(|outcome| outcome.0),
             error: answer.and_then(|answer| answer.error.as_deref()),
             request_bytes: self.request_bytes,
             answer_bytes: self.bytes,

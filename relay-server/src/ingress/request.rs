@@ -124,10 +124,10 @@ pub(super) enum Asked {
 /// A request to an endpoint.
 pub(super) struct Addressed {
     routes: Arc<Routes>,
-    endpoint: Arc<Endpoint>,
-    meter: Arc<Meter>,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) meter: Arc<Meter>,
     owner: Option<Arc<TokenMeter>>,
-    received: Box<Received>,
+    pub(super) received: Box<Received>,
     payload: Payload,
 }
 
@@ -226,16 +226,14 @@ impl Requests {
             Asked::Own(service, request) => Box::pin(own::answer(service, *request)).await,
             Asked::Webhook(Addressed { routes, endpoint, meter, owner, received, payload }) => {
                 let (event_id, started) = (received.event_id, received.started);
-                let observed = self.observe(&endpoint, &meter, &received);
+                let observed = self.observe(&endpoint, &received);
                 let span = tracing::info_span!("request", %event_id, endpoint = %endpoint.name, agent = field::Empty);
                 let answered = async {
                     let outcome = self.webhook(&routes, &endpoint, owner.as_deref(), received, payload).await;
                     let class = counted(&outcome);
                     meter.answered(class, started.elapsed(), endpoint.deadline);
                     let mut response = answer_to(outcome, &endpoint, event_id);
-                    if let Some(observed) = observed {
-                        self.note(*observed, &endpoint, class, &mut response);
-                    }
+                    self.note(observed.as_ref(), &endpoint, class, &mut response);
                     response
                 };
                 answered.instrument(span).await

@@ -23,6 +23,7 @@ use hyper::{
 use super::{
     access::AccessEntry,
     head::Turn,
+    observed::access_route,
     request::{Connection, Requests},
     respond::{self, BodyError, ResponseBody},
     streams::asked,
@@ -52,7 +53,11 @@ pub(super) fn service(
         async move {
             let request = request.map(|body| open.body(body));
             let answer = async {
+                let path = access.as_ref().map(|_| request.uri().path().to_owned());
                 let read = requests.read(&connection, seen, &mut open, request);
+                if let (Some(access), Some(path)) = (&mut access, path) {
+                    access.routed(access_route(&read, &path));
+                }
                 // In a box: hyper keeps room for this future while its connection waits for the next request.
                 let mut answer = Box::pin(requests.answer(read));
                 poll_fn(|cx| asked(answer.as_mut().poll(cx))).await

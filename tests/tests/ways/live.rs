@@ -231,7 +231,7 @@ async fn the_admin_listener_says_whether_the_relay_is_ready() {
 }
 
 /// What comes back for these bytes, as far as the relay sends it before it closes or goes silent.
-async fn raw(address: &str, bytes: &[u8]) -> String {
+pub(super) async fn raw(address: &str, bytes: &[u8]) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = TcpStream::connect(address).await.expect("connects");
     stream.write_all(bytes).await.expect("writes");

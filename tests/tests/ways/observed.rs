@@ -27,6 +27,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use super::live::raw;
+
 const ASSURED: &str = "[[endpoint]]\nname = \"shop\"\nverify = \"none\"\n";
 const LIVE: &str = "[[endpoint]]\nname = \"live\"\nmode = \"live\"\njournal = \"off\"\nverify = \"none\"\n";
 const BROUGHT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -362,7 +364,8 @@ async fn alerts_are_tested_only_where_they_are_posted_and_never_to_the_relay_its
 
 #[tokio::test]
 async fn the_access_log_has_a_line_for_each_request_and_no_secret() {
-    let relay = relay(&format!("[log]\naccess = \"file:access.log\"\n{ASSURED}{LIVE}")).await;
+    let away = "[[endpoint]]\nname = \"away\"\nmode = \"live\"\nverify = \"none\"\nwait_for_agent = \"20s\"\n";
+    let relay = relay(&format!("[log]\naccess = \"file:access.log\"\n{ASSURED}{LIVE}{away}")).await;
     let handler = Handler::echo().await.expect("a handler");
     let _agent = relay.agent("live", &handler.port(), &[]).await.expect("attaches");
     let agent = [("user-agent", "sender/1"), ("authorization", "Bearer hunter2"), ("cookie", "hunter2")];
@@ -371,13 +374,21 @@ async fn the_access_log_has_a_line_for_each_request_and_no_secret() {
     send(&relay.public, request("POST", "/live/x", &agent[1..], "hunter2")).await.expect("answers");
     send(&relay.public, request("GET", "/nothing/here?api_key=hunter2", &[], "")).await.expect("answers");
     send(&relay.public, request("GET", "/_relay/v1/events?token=hunter2", &[], "")).await.expect("answers");
+    // One whose head nobody can be sure of, one that asks for no host's business, and a sender that leaves.
+    for head in ["POST /live/frag#f HTTP/1.1\r\nHost: h", "POST /live/host HTTP/1.1\r\nHost: a b"] {
+        let answer = raw(&relay.public, format!("{head}\r\nContent-Length: 0\r\n\r\n").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    let held = request("POST", "/away/left", &[], "");
+    let left = timeout(Duration::from_millis(200), send(&relay.public, held)).await;
+    assert!(left.is_err(), "nobody answers it");
     let path = relay.folder().join("access.log");
     let deadline = Instant::now() + PATIENCE;
     let lines = loop {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         // The agent's own connection is one as well.
-        if lines.len() >= 5 {
+        if lines.len() >= 8 {
             assert!(!text.contains("hunter2") && !text.contains('\u{1b}'), "{text}");
             break lines;
         }
@@ -400,6 +411,11 @@ async fn the_access_log_has_a_line_for_each_request_and_no_secret() {
     );
     assert_eq!((&posted["complete"], &posted["tls"]), (&true.into(), &false.into()));
     assert!(posted["ended_us"].as_u64() >= posted["answered_us"].as_u64() && posted["event_id"].is_string());
+    let left = of("/left").expect("a line");
+    assert_eq!((&left["status"], &left["complete"]), (&0.into(), &false.into()));
+    assert!(!left["path"].to_string().contains("away") && left["endpoint"].is_string(), "{left}");
+    let doubtful: Vec<_> = lines.iter().filter(|line| line["status"] == 400).collect();
+    assert!(doubtful.len() == 2 && doubtful.iter().all(|line| line["path"].is_null()), "{doubtful:?}");
     let unknown = of("/nothing/here").expect("a line");
     assert_eq!((&unknown["status"], &unknown["error"]), (&404.into(), &"endpoint_not_found".into()));
     let attached = of("/_relay/v1/connect").expect("a line");
