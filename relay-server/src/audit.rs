@@ -112,6 +112,11 @@ impl Deed {
         Self { actor, action, object, detail: None }
     }
 
+    /// With texts that are no longer than a row's.
+    fn bounded(self) -> Self {
+        Self { object: self.object.map(bounded), detail: self.detail.map(bounded), ..self }
+    }
+
     fn row(self, id: u64, class: AuditClass, result: Option<&str>) -> AuditRow {
         AuditRow {
             id,

@@ -1,8 +1,8 @@
 //! What is noted behind: the first of what is alike has a row at once, the others are counted for a minute.
 //!
 //! Pure but for its callers' times. Bounds: [`MAX_WINDOWS`] kinds of deeds are told apart at a time, and
-//! [`MAX_OUTSIDERS`] of them by strangers; beyond that strangers share one. [`MAX_ROWS`] rows wait; what finds no place is
-//! counted.
+//! [`MAX_OUTSIDERS`] of them by strangers; beyond that strangers share one. A token has [`MAX_OF_ACTOR`] of them, so that
+//! nobody pushes out what others do. [`MAX_ROWS`] rows wait; what finds no place is counted.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
@@ -21,6 +21,9 @@ const MAX_WINDOWS: usize = 4096;
 
 /// Of these, those of people that show nothing that is known here.
 const MAX_OUTSIDERS: usize = 256;
+
+/// Of these, those of one token; beyond that its deeds are told apart no more by where they came from and what they were done to.
+const MAX_OF_ACTOR: usize = 64;
 
 /// Rows that wait to be written.
 const MAX_ROWS: usize = 4096;
@@ -46,6 +49,8 @@ struct Window {
 pub(super) struct Windows {
     open: HashMap<Likeness, Window>,
     outsiders: usize,
+    /// How many of the open ones are of whom, wherever it comes from.
+    of_actor: HashMap<Actor, usize>,
     ready: Vec<AuditRow>,
     /// Results of rows that are in the log.
     settled: Vec<AuditRow>,
@@ -98,6 +103,7 @@ impl Windows {
     /// Notes a deed; whether it has a row of its own.
     pub(super) fn note(&mut self, class: AuditClass, deed: Deed, result: &str, id: u64, now: Instant) -> bool {
         let is_outsider = deed.actor.is_stranger();
+        let mut deed = deed.bounded();
         let mut like = likeness(class, &deed, result);
         if let Some(window) = self.open.get_mut(&like) {
             window.more += 1;
@@ -110,11 +116,21 @@ impl Windows {
                 return false;
             }
         }
+        let whose = anywhere(&like.actor);
+        if !is_outsider && self.of_actor.get(&whose).is_some_and(|open| *open >= MAX_OF_ACTOR) {
+            like.actor = whose.clone();
+            (like.object, deed.object, deed.detail) = (None, None, None);
+            if let Some(window) = self.open.get_mut(&like) {
+                window.more += 1;
+                return false;
+            }
+        }
         if self.open.len() >= MAX_WINDOWS {
             self.lose(1);
             return false;
         }
         self.outsiders += usize::from(is_outsider);
+        *self.of_actor.entry(whose).or_default() += 1;
         let window = Window { began: now, more: 0, detail: deed.detail.clone() };
         let first = Deed { actor: Actor { address: deed.actor.address, ..like.actor.clone() }, ..deed };
         self.open.insert(like, window);
@@ -128,6 +144,13 @@ impl Windows {
         let ended: Vec<_> = self.open.extract_if(|_, window| over(window)).collect();
         for (like, window) in ended {
             self.outsiders -= usize::from(like.actor.is_stranger());
+            let whose = anywhere(&like.actor);
+            if let Some(open) = self.of_actor.get_mut(&whose) {
+                *open -= 1;
+                if *open == 0 {
+                    self.of_actor.remove(&whose);
+                }
+            }
             if window.more > 0 {
                 let Likeness { class, actor, action, object, result } = like;
                 let deed = Deed { actor, action, object, detail: window.detail };
@@ -142,6 +165,11 @@ impl Windows {
         }
         std::mem::take(&mut self.ready)
     }
+}
+
+/// Somebody, whichever address it comes from.
+fn anywhere(actor: &Actor) -> Actor {
+    Actor { address: None, ..actor.clone() }
 }
 
 /// One host is one stranger, whichever of its addresses it comes from.
@@ -179,6 +207,26 @@ mod tests {
         let rows = windows.take(now + WINDOW, false, 5000);
         assert_eq!(rows.iter().map(|row| (row.id, row.count)).collect::<Vec<_>>(), [(5000, 998)]);
         assert!(windows.take(now + WINDOW * 2, false, 6000).is_empty());
+    }
+
+    #[test]
+    fn a_token_that_asks_for_all_sorts_leaves_the_others_their_rows_and_memory_its_bound() {
+        let (mut windows, now) = (Windows::default(), Instant::now());
+        let (name, token) = (Arc::from("laptop"), Arc::from("id"));
+        for number in 0..10_000_u16 {
+            let [a, b] = number.to_be_bytes();
+            let actor = Actor::agent(&name, &token, IpAddr::from([192, 0, a, b]));
+            let object = format!("{number}{}", "a".repeat(60_000));
+            let deed = Deed::new(actor, "endpoint.delete", Some(object));
+            windows.note(AuditClass::Refused, deed, "forbidden", number.into(), now);
+        }
+        assert_eq!(windows.lost_in_all(), 0);
+        assert!(windows.note(AuditClass::Refused, guess([192, 0, 2, 1]), "unauthorized", 1, now));
+        let held = |like: &Likeness| like.object.as_ref().map_or(0, String::len);
+        assert!(windows.open.keys().map(held).sum::<usize>() <= MAX_OF_ACTOR * 1024);
+        let counted: u64 =
+            [now, now + WINDOW].iter().flat_map(|at| windows.take(*at, false, 9)).map(|row| row.count).sum();
+        assert_eq!((counted, windows.open.len(), windows.of_actor.len()), (10_001, 0, 0));
     }
 
     #[test]
