@@ -10,7 +10,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::unix::{
         fs::{FileTypeExt as _, PermissionsExt as _},
-        net::{UnixListener, UnixStream},
+        net::UnixListener,
     },
     path::Path,
     sync::Arc,
@@ -85,8 +85,9 @@ fn bind_unix(path: &Path, mode: u32) -> anyhow::Result<UnixListener> {
         // For nobody else until its mode is set.
         rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600))?;
         socket.bind(&socket2::SockAddr::unix(path)?)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        // Before its mode, so that it looks left behind to nobody.
         socket.listen(BACKLOG)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         Ok(socket.into())
     };
     bound()
@@ -104,12 +105,23 @@ fn make_way(path: &Path) -> anyhow::Result<()> {
     if !there.file_type().is_socket() {
         bail!("{shown} is there and is no socket; name another path, or remove it yourself");
     }
-    match UnixStream::connect(path) {
+    match knock(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-        Ok(_) => bail!("cannot listen on unix:{shown}; another process does"),
+        // Without a place among those that wait, somebody is there all the same.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            bail!("cannot listen on unix:{shown}; another process does")
+        }
+        Ok(()) => bail!("cannot listen on unix:{shown}; another process does"),
         Err(error) => return Err(error).with_context(|| format!("unix:{shown} is somebody else's socket")),
     }
     fs::remove_file(path).with_context(|| format!("the socket of a process before, {shown}, cannot be removed"))
+}
+
+/// Connects to a socket, and waits for nothing.
+fn knock(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&socket2::SockAddr::unix(path)?)
 }
 
 /// What this process was handed over. Each socket is taken once.
@@ -153,6 +165,8 @@ fn position(name: &str, names: &str, count: usize) -> anyhow::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -172,6 +186,16 @@ mod tests {
         let first = bind_unix(&path, 0o640).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         let error = format!("{:#}", bind_unix(&path, 0o600).unwrap_err());
+        assert!(error.contains("another process does"), "{error}");
+        let full = folder.path().join("full.sock");
+        let _listens = {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            socket.bind(&socket2::SockAddr::unix(&full).unwrap()).unwrap();
+            socket.listen(0).unwrap();
+            socket
+        };
+        let _waits = UnixStream::connect(&full).unwrap();
+        let error = format!("{:#}", bind_unix(&full, 0o600).unwrap_err());
         assert!(error.contains("another process does"), "{error}");
         drop(first);
         let again = bind_unix(&path, 0o600).unwrap();
