@@ -65,6 +65,9 @@ pub(crate) struct Routes {
 /// Requests that just miss an endpoint: so many lines of the log in ten seconds, since strangers cause them.
 static MISSED: Throttle<1, 10> = Throttle::new();
 
+/// Looking for a name that is nearly right takes a look at each.
+static COMPARED: Throttle<1, 128> = Throttle::new();
+
 /// Segments of a path in which an endpoint's name is looked for.
 const MAX_SEGMENTS: usize = 4;
 
@@ -323,6 +326,7 @@ impl Routes {
         let names = || self.by_name.keys().map(String::as_str);
         exact.map(|(name, _)| name.as_str()).or_else(|| {
             let first = segments.first().filter(|first| first.len() <= MAX_NAME_BYTES)?;
+            COMPARED.pass("")?;
             let alike = names().map(|name| (strsim::jaro_winkler(first, name), name));
             let nearest = alike.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
             Some(nearest.1).filter(|_| nearest.0 >= ALIKE)
