@@ -102,11 +102,13 @@ fn shown(text: &str) -> String {
     text.split_once('?').map_or_else(|| text.to_string(), |(before, _)| format!("{before}?…"))
 }
 
-/// Without its query, which may hold a key.
+/// Without what stands behind its host, which may be or hold a key.
 impl fmt::Display for PostUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.is_tls { "https" } else { "http" };
-        f.write_str(&shown(&format!("{scheme}://{}{}", self.authority.to_str().unwrap_or_default(), self.target)))
+        // What stands behind the host may be the key to it.
+        let rest = if self.target == "/" { "" } else { "/…" };
+        f.write_str(&shown(&format!("{scheme}://{}{rest}", self.authority.to_str().unwrap_or_default())))
     }
 }
 
@@ -186,7 +188,7 @@ mod tests {
     fn a_url_says_where_and_nothing_else() {
         let url = PostUrl::parse("https://Alerts.example.com/relay?key=hunter2").expect("a URL");
         assert_eq!((url.host(), url.port(), url.is_plain()), ("alerts.example.com", 443, false));
-        assert_eq!(url.to_string(), "https://Alerts.example.com/relay?…");
+        assert_eq!(url.to_string(), "https://Alerts.example.com/…");
         assert_eq!(url.joined("/v1/traces").target, "/relay/v1/traces?key=hunter2");
         assert_eq!(PostUrl::parse("http://[::1]:4318").expect("a URL").joined("/v1/traces").target, "/v1/traces");
         assert!(PostUrl::parse("http://203.0.113.7/").expect("a URL").is_plain());
