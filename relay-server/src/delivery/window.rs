@@ -1,7 +1,9 @@
 //! How many calls of kept events, whose senders do not wait, are under way at an endpoint, and how many may be.
 //!
 //! - Of those that the pump claimed, few after a rest, then more. A handler that comes back to a long backlog meets it
-//!   gently: each success makes the window one larger, so that it doubles with every round.
+//!   gently: each success makes the window one larger, so that it doubles with every round. Each failure makes it one
+//!   smaller: a handler that fails more often than not is called by few at a time, and leaves the others their share of
+//!   the relay and of their agent.
 //! - Of those that begin with their append, as many as there is memory for, but none while others wait: what is new would
 //!   take each place before the pump has seen that it is free.
 //!
@@ -54,9 +56,7 @@ impl Window {
 
     pub(super) fn ended(&mut self, delivered: bool) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        if delivered {
-            self.size = (self.size + 1).min(MOST);
-        }
+        self.size = if delivered { (self.size + 1).min(MOST) } else { (self.size - 1).max(GENTLE) };
     }
 
     /// Gives an event that comes a place to begin as soon as it is kept; how many are coming then.
@@ -116,6 +116,21 @@ mod tests {
         assert_eq!(window.room(), 3, "what is under way counts");
         window.ended(false);
         assert_eq!([round(&mut window, false), round(&mut window, true), round(&mut window, true)], [4, 4, 8]);
+    }
+
+    #[test]
+    fn a_handler_that_fails_more_often_than_not_is_called_by_few_at_a_time() {
+        let after = |delivered: usize, failed: usize| {
+            let mut window = Window::default();
+            (0..6).for_each(|_| _ = round(&mut window, true));
+            (0..200).for_each(|turn| {
+                window.begun();
+                window.ended(turn % (delivered + failed) < delivered);
+            });
+            window.room()
+        };
+        assert_eq!([after(1, 3), after(0, 1), after(1, 0)], [GENTLE, GENTLE, MOST]);
+        assert!(after(3, 1) > MOST - 4, "some failures are not the handler's: {}", after(3, 1));
     }
 
     #[test]
