@@ -20,6 +20,10 @@ pub const END_HEADERS: u8 = 4;
 pub const END_STREAM: u8 = 1;
 /// The flag of SETTINGS and PING that answer one.
 pub const ACK: u8 = 1;
+/// The flag of DATA and HEADERS with padding.
+pub const PADDED: u8 = 8;
+/// The flag of HEADERS with a priority.
+pub const WITH_PRIORITY: u8 = 0x20;
 
 /// DATA.
 pub const DATA: u8 = 0;
@@ -31,6 +35,8 @@ pub const PRIORITY: u8 = 2;
 pub const RESET: u8 = 3;
 /// SETTINGS.
 pub const SETTINGS: u8 = 4;
+/// PUSH_PROMISE.
+pub const PUSH_PROMISE: u8 = 5;
 /// PING.
 pub const PING: u8 = 6;
 /// GOAWAY.
@@ -63,6 +69,31 @@ pub fn post(stream: u32, path: &str, lines: &[u8], flags: u8) -> Vec<u8> {
     };
     let block = [vec![0x83, 0x87], literal(0x04, path), literal(0x01, "localhost"), lines.into()].concat();
     frame(HEADERS, flags, stream, &block)
+}
+
+/// Fields as literals without indexing under new names (RFC 7541, section 6.2.2), whatever their names are.
+#[must_use]
+pub fn literals(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            push_length(&mut block, text.len());
+            block.extend(text.as_bytes());
+        }
+    }
+    block
+}
+
+/// An integer with a prefix of seven bits (RFC 7541, section 5.1).
+fn push_length(block: &mut Vec<u8>, length: usize) {
+    let Some(mut rest) = length.checked_sub(127) else { return block.push(length as u8) };
+    block.push(127);
+    while rest >= 128 {
+        block.push(0x80 | (rest % 128) as u8);
+        rest /= 128;
+    }
+    block.push(rest as u8);
 }
 
 /// A frame as it came.

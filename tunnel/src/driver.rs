@@ -31,7 +31,7 @@ use tokio_tungstenite::{
 pub use self::greeting::{Greeting, agent, relay};
 use crate::{
     shared::Shared,
-    socket::{Counted, websocket_config},
+    socket::{Counted, websocket, websocket_config},
     stream::{Broken, Stream},
 };
 
@@ -70,8 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// On a stream that has just become a WebSocket; `leftover` is what was read of it already.
     async fn new(stream: S, leftover: Vec<u8>, role: Role, session: Session) -> Self {
-        let config = Some(websocket_config());
-        let socket = WebSocketStream::from_partially_read(Counted::new(stream), leftover, role, config).await;
+        let socket = websocket(stream, leftover, role, websocket_config()).await;
         let origin = Instant::now();
         Self {
             socket,

@@ -32,5 +32,5 @@ pub use driver::{
 };
 pub use exchange::{Exchange, Receiver, Request, Responder, ResponseFuture, Sender};
 pub use shared::{Arrival, Arrivals, Handle, Slot};
-pub use socket::websocket_config;
+pub use socket::{Counted, close_code, websocket, websocket_config};
 pub use stream::{Broken, Ticket};

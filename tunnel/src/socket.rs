@@ -1,4 +1,5 @@
-//! The WebSocket's limits, and a count of the bytes that came from the socket.
+//! How every tunnel sets its WebSocket up: limits, a count of the bytes that came from the socket, and the close code
+//! that an error asks for.
 
 use std::{
     io,
@@ -8,7 +9,14 @@ use std::{
 
 use relay_proto::limits::MAX_MESSAGE_BYTES;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error,
+        error::ProtocolError,
+        protocol::{Role, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
 
 /// The limits of every tunnel's WebSocket, set explicitly: the library's defaults are 128 KiB of
 /// buffers per idle connection, messages of 64 MiB and a write buffer without a bound.
@@ -22,9 +30,35 @@ pub fn websocket_config() -> WebSocketConfig {
         .max_frame_size(Some(MAX_MESSAGE_BYTES))
 }
 
+/// A WebSocket on a stream that has just become one; `leftover` is what was read of it already.
+pub async fn websocket<S>(
+    stream: S,
+    leftover: Vec<u8>,
+    role: Role,
+    config: WebSocketConfig,
+) -> WebSocketStream<Counted<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    WebSocketStream::from_partially_read(Counted::new(stream), leftover, role, Some(config)).await
+}
+
+/// By which close code a peer learns what it did wrong. `None` where the connection is gone.
+#[must_use]
+pub const fn close_code(error: &Error) -> Option<CloseCode> {
+    match error {
+        // A process that is killed says nothing; that is no fault in what it said before.
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Capacity(_) => Some(CloseCode::Size),
+        Error::Utf8(_) => Some(CloseCode::Invalid),
+        Error::Protocol(_) => Some(CloseCode::Protocol),
+        _ => None,
+    }
+}
+
 /// Counts what is read, so that silence is judged by bytes and not by whole messages.
 #[derive(Debug)]
-pub(crate) struct Counted<S> {
+pub struct Counted<S> {
     inner: S,
     read_bytes: u64,
 }

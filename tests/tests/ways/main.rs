@@ -18,6 +18,7 @@ mod faults;
 mod fidelity;
 mod handshakes;
 mod hosts;
+mod http2;
 mod inspect_agent;
 mod inspector_host;
 mod kept;

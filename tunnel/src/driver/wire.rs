@@ -11,11 +11,11 @@ use relay_proto::{CloseCode, limits};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::{
     Error, Message,
-    error::ProtocolError,
     protocol::{CloseFrame, frame::coding::CloseCode as WsCode},
 };
 
 use super::Driver;
+use crate::socket::close_code;
 
 /// Messages read in one turn before the handles get theirs.
 const READS_PER_TURN: usize = 32;
@@ -60,14 +60,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    return match error {
-                        // A process that is killed says nothing; that is no fault in what it said before.
-                        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => self.lose(&gone(&error)),
-                        Error::Capacity(_) => self.refuse(WsCode::Size, "a message over the size limit"),
-                        Error::Protocol(_) | Error::Utf8(_) => {
-                            self.refuse(WsCode::Protocol, "a violation of the WebSocket protocol")
-                        }
-                        error => self.lose(&gone(&error)),
+                    return match close_code(&error) {
+                        None => self.lose(&gone(&error)),
+                        Some(WsCode::Size) => self.refuse(WsCode::Size, "a message over the size limit"),
+                        Some(code) => self.refuse(code, "a violation of the WebSocket protocol"),
                     };
                 }
                 Poll::Ready(None) => return self.lose("the connection ended"),
