@@ -5,6 +5,7 @@
 //! [`respond`] alone.
 
 mod access;
+mod chunks;
 mod client;
 pub(crate) mod collect;
 pub(crate) mod head;

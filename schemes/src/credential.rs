@@ -95,7 +95,8 @@ impl Provider {
         ranges
     }
 
-    fn schemes(&self) -> impl Iterator<Item = &Scheme> {
+    /// Its scheme, and the same under other names of headers.
+    pub(crate) fn schemes(&self) -> impl Iterator<Item = &Scheme> {
         std::iter::successors(self.scheme.as_ref(), |scheme| scheme.alias.as_deref())
     }
 

@@ -48,6 +48,7 @@ mod layout;
 mod locate;
 mod multipart;
 mod pinned;
+mod proof;
 mod public;
 mod request;
 mod row;
@@ -71,6 +72,7 @@ pub use invisible::Invisible;
 pub use key::{KeyTag, Keys, Material, SecretError, SecretWarning};
 pub use layout::MAX_CANDIDATES;
 pub use locate::Locator;
+pub use proof::is_proof_header;
 pub use request::{Fingerprint, Headers, LongBody, Refusal, Request, Verified};
 pub use row::{Ack, EventMeta, Provider, RowError, TABLE, load, provider, providers};
 #[cfg(feature = "samples")]

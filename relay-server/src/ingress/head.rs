@@ -1,16 +1,15 @@
 //! What hyper does not say of a request's head: when its first byte came, and which bytes stood there.
 //!
 //! A [`Watch`] sees the bytes of one HTTP/1.1 connection as hyper reads them and keeps those of the next head. It
-//! changes nothing and refuses nothing by itself: hyper's framing counts, and the same parser parses the head here.
-//! What the watch finds makes the relay stricter (400 where hyper would guess), never laxer.
+//! changes nothing: hyper's framing counts, and the same parser parses the head here. What the watch finds makes the
+//! relay stricter (400 where hyper would guess, the connection's end where it guesses within a body), never laxer.
 //!
 //! While a head is not whole, this module and hyper both hold it, before anything is known of its sender. What is
 //! larger than heads of webhooks are takes of the memory that all requests share; where none is left, the connection
 //! ends.
 //!
 //! Invariants: at most `max_bytes` are kept, and none after an upgrade. The watch knows where the next head begins
-//! after a request without a chunked body; after a chunked one it is blind until the answer has ended, so that hyper
-//! alone judges a request which is pipelined behind one.
+//! unless hyper refuses what came before it.
 
 use std::{
     io,
@@ -22,12 +21,18 @@ use std::{
 
 use http::{Request, StatusCode};
 use parking_lot::Mutex;
+use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
 };
 
-use super::{listener::MAX_HEADERS, slots::ConnectionSlot, socket::Stepped};
+use super::{
+    chunks::{BodyAhead, Chunks, DoubtfulChunk},
+    listener::MAX_HEADERS,
+    slots::ConnectionSlot,
+    socket::Stepped,
+};
 use crate::{
     memory::{Memory, NoRoom},
     webhook::input::Input,
@@ -62,8 +67,8 @@ struct State {
     whole: Option<Looked>,
     /// The next head, and what came behind it.
     bytes: Vec<u8>,
-    /// Bytes of a body that come before the next head.
-    body: u64,
+    /// The body that comes before the next head.
+    body: BodyAhead,
     /// Kept as long as the connection: hyper's buffer does not shrink.
     memory: Option<Memory>,
 }
@@ -72,11 +77,9 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct Looked {
     doubtful: bool,
-    chunked: bool,
     /// How long its target is, if that is one that hyper holds as it is.
     target_len: Option<usize>,
-    /// Bytes of its body, where it says how many there are.
-    body: u64,
+    body: BodyAhead,
     /// Where it ends.
     end: usize,
 }
@@ -86,7 +89,7 @@ enum Phase {
     /// Where the next head begins is known.
     #[default]
     Following,
-    /// Not known until the answer has ended.
+    /// Not known until the answer has ended; mostly the connection ends with it.
     Blind,
     /// No more heads will come.
     Off,
@@ -105,16 +108,16 @@ impl Watch {
 
     /// How far the connection is to be read ahead.
     fn step_bytes(&self) -> usize {
-        if self.state.lock().body > 0 { BODY_STEP_BYTES } else { 0 }
+        if self.state.lock().body.is_over() { 0 } else { BODY_STEP_BYTES }
     }
 
-    /// Bytes that hyper is given, if there is memory for them.
-    fn saw(&self, bytes: &[u8]) -> Result<(), NoRoom> {
+    /// Bytes that hyper is given, if they may be given on.
+    fn saw(&self, bytes: &[u8]) -> Result<(), Cut> {
         let mut state = self.state.lock();
         if state.phase != Phase::Following {
             return Ok(());
         }
-        let bytes = state.past_body(bytes);
+        let bytes = state.body.pass(bytes)?;
         if bytes.is_empty() {
             return Ok(());
         }
@@ -130,7 +133,7 @@ impl Watch {
         state.bytes.extend_from_slice(bytes);
         let held = state.bytes.capacity();
         match &mut state.memory {
-            Some(memory) if held > FREE_BYTES => memory.grow_to(2 * held),
+            Some(memory) if held > FREE_BYTES => Ok(memory.grow_to(2 * held)?),
             _ => Ok(()),
         }
     }
@@ -163,22 +166,37 @@ impl Drop for Turn {
     }
 }
 
-impl State {
-    /// What of `bytes` stands behind the body that is still to come.
-    fn past_body<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let skipped = usize::try_from(self.body).unwrap_or(usize::MAX).min(bytes.len());
-        self.body -= skipped as u64;
-        &bytes[skipped..]
-    }
+/// Why a connection is not read on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+enum Cut {
+    #[error("no memory is left for a head")]
+    NoRoom,
+    #[error("white space behind a chunk's size")]
+    DoubtfulChunk,
+}
 
+impl From<NoRoom> for Cut {
+    fn from(NoRoom: NoRoom) -> Self {
+        Self::NoRoom
+    }
+}
+
+impl From<DoubtfulChunk> for Cut {
+    fn from(DoubtfulChunk: DoubtfulChunk) -> Self {
+        Self::DoubtfulChunk
+    }
+}
+
+impl State {
     /// Whether these are a whole head, and after it nothing but its body.
     fn saw_whole(&mut self, bytes: &[u8]) -> bool {
-        let Some(looked) = look(bytes) else { return false };
-        let behind = (bytes.len() - looked.end) as u64;
-        if !looked.chunked && behind > looked.body {
-            return false;
+        let Some(mut looked) = look(bytes) else { return false };
+        match looked.body.pass(&bytes[looked.end..]) {
+            Ok([]) => {}
+            Ok(_) => return false,
+            Err(DoubtfulChunk) => looked.doubtful = true,
         }
-        self.body = looked.body - behind.min(looked.body);
+        self.body = looked.body;
         self.whole = Some(looked);
         true
     }
@@ -192,17 +210,18 @@ impl State {
             return false;
         };
         let held = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-        let doubtful = looked.doubtful || looked.target_len.is_some_and(|len| len != held);
-        if looked.chunked {
-            self.phase = Phase::Blind;
-            self.bytes = Vec::new();
-            return doubtful;
-        }
+        let mut doubtful = looked.doubtful || looked.target_len.is_some_and(|len| len != held);
         if whole.is_none() {
             self.body = looked.body;
-            self.bytes = self.past_body(&kept[looked.end..]).to_vec();
+            match self.body.pass(&kept[looked.end..]) {
+                Ok(behind) => self.bytes = behind.to_vec(),
+                Err(DoubtfulChunk) => doubtful = true,
+            }
         }
-        if !self.bytes.is_empty() {
+        if self.body == BodyAhead::Lost {
+            self.phase = Phase::Blind;
+            self.bytes = Vec::new();
+        } else if !self.bytes.is_empty() {
             self.since = Some(Instant::now());
         }
         doubtful
@@ -215,15 +234,16 @@ fn look(bytes: &[u8]) -> Option<Looked> {
     let mut parsed = httparse::Request::new(&mut []);
     let read = parsed.parse_with_uninit_headers(bytes, &mut lines);
     let (Ok(httparse::Status::Complete(end)), Some(target)) = (read, parsed.path) else { return None };
-    let line = |name: &str| parsed.headers.iter().find(|line| line.name.eq_ignore_ascii_case(name));
-    let (chunked, length) = (line("transfer-encoding").is_some(), line("content-length"));
-    let body = length.and_then(|length| std::str::from_utf8(length.value).ok()?.parse().ok());
+    let lines = |name: &'static str| parsed.headers.iter().filter(move |line| line.name.eq_ignore_ascii_case(name));
+    let (chunked, mut lengths) = (lines("transfer-encoding").next().is_some(), lines("content-length"));
+    let (length, again) = (lengths.next(), lengths.next());
+    let counted = length.and_then(|length| std::str::from_utf8(length.value).ok()?.parse().ok());
+    // hyper drops fragments, and makes one of lengths that agree.
+    let settled_in_silence = (chunked && length.is_some()) || again.is_some() || target.contains('#');
     Some(Looked {
-        // hyper drops fragments.
-        doubtful: (chunked && length.is_some()) || has_bare_line_feed(&bytes[..end]) || target.contains('#'),
-        chunked,
+        doubtful: settled_in_silence || has_bare_line_feed(&bytes[..end]),
         target_len: target.starts_with('/').then_some(target.len()),
-        body: if chunked { 0 } else { body.unwrap_or(0) },
+        body: if chunked { BodyAhead::Chunked(Chunks::default()) } else { BodyAhead::Counted(counted.unwrap_or(0)) },
         end,
     })
 }
@@ -314,7 +334,7 @@ impl<S: AsyncRead + Stepped + Unpin> AsyncRead for Watched<S> {
             && !this.is_agents
         {
             let saw = this.watch.saw(&buf.filled()[before..]);
-            return Poll::Ready(saw.map_err(|NoRoom| io::Error::other("no memory is left for a head")));
+            return Poll::Ready(saw.map_err(io::Error::other));
         }
         read
     }
@@ -403,6 +423,7 @@ mod tests {
             assert!(watch.take(&request("/x", None)).doubtful, "{before:?}");
         }
         for (raw, held) in [
+            ("GET /x HTTP/1.1\r\nContent-Length: 0\r\ncontent-length: 0\r\n\r\n", "/x"),
             ("GET /x#y HTTP/1.1\r\n\r\n", "/x"),
             ("GET http://a/x#y HTTP/1.1\r\n\r\n", "http://a/x"),
             ("GET /x HTTP/1.1\nA: b\r\n\r\n", "/x"),
@@ -444,11 +465,44 @@ mod tests {
     }
 
     #[test]
-    fn a_chunked_body_is_not_taken_for_a_head() {
+    fn a_chunked_body_is_not_taken_for_a_head_and_the_one_behind_it_is_looked_at() {
+        let head = "POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let (body, next) = ("6\r\nGET /#\r\n0\r\n\r\n", "POST /y#z HTTP/1.1\r\n\r\n");
+        let both = format!("{body}{next}");
+        for cut in 0..both.len() {
+            let (first, second) = both.split_at(cut);
+            let watch = watching(1000);
+            watch.saw(format!("{head}{first}").as_bytes()).expect("room");
+            assert!(!watch.take(&request("/x", None)).doubtful);
+            watch.saw(second.as_bytes()).expect("room");
+            assert!(watch.take(&request("/y", None)).doubtful, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn white_space_behind_a_chunks_size_is_in_doubt_before_its_request_and_ends_it_later() {
+        let head = "POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let watch = watching(1000);
+        watch.saw(format!("{head}5 \r\nhello\r\n0\r\n\r\n").as_bytes()).expect("room");
+        assert!(watch.take(&request("/x", None)).doubtful);
+        let watch = watching(1000);
+        watch.saw(format!("POST /b HTTP/1.1\r\n\r\n{head}5 \r\nhello").as_bytes()).expect("room");
+        assert!(!watch.take(&request("/b", None)).doubtful);
+        assert!(watch.take(&request("/x", None)).doubtful, "in one piece with the one before");
+        let watch = watching(1000);
+        watch.saw(head.as_bytes()).expect("room");
+        assert!(!watch.take(&request("/x", None)).doubtful);
+        watch.saw(b"5\r\nhello\r\n").expect("room");
+        assert_eq!(watch.saw(b"0 \r\n\r\n"), Err(Cut::DoubtfulChunk));
+    }
+
+    #[test]
+    fn behind_a_chunked_body_that_hyper_refuses_nothing_is_looked_at_until_the_answer_has_ended() {
         let watch = Arc::new(watching(1000));
-        watch.saw(b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n").expect("room");
+        watch.saw(b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nGET /#\r\n\r\n").expect("room");
         assert!(!watch.take(&request("/x", None)).doubtful);
         watch.saw(b"GET /#\r\n0\r\n\r\n").expect("room");
+        assert!(watch.state.lock().bytes.is_empty());
         drop(watch.follow(StatusCode::OK));
         watch.saw(b"POST /y#z HTTP/1.1\r\n\r\n").expect("room");
         assert!(watch.take(&request("/y", None)).doubtful, "it follows again");

@@ -5,9 +5,9 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Uri, Version, header};
+use http::{HeaderName, Method, Uri, Version, header};
 use hyper::body::Body as _;
-use relay_schemes::{Challenge, Reply};
+use relay_schemes::{Challenge, Reply, is_proof_header};
 use relay_tunnel::http::{connection_options, one_length};
 use tokio::time::Instant;
 
@@ -21,6 +21,7 @@ use crate::{
     failure::{Failure, RelayFault, SenderFault},
     hops::Hop,
     memory::{LIVE_BYTES, Memory, MemoryBudget, NoRoom, head_bytes},
+    message::names::feigns_framing,
     providers::Providers,
     refused::TurnedAway,
     spool::{LONG_BYTES, Spool, proving},
@@ -115,7 +116,7 @@ impl Prover {
 
     /// What can be said before a byte of the body was read.
     fn admit(&self, endpoint: &Endpoint, received: &Received, payload: &Payload) -> Result<(), Failure> {
-        check_message(received, self.max_head)?;
+        check_message(endpoint, received, self.max_head)?;
         if !endpoint.takes(&received.head.method) {
             return Err(SenderFault::Method.into());
         }
@@ -263,8 +264,8 @@ fn uri_len(uri: &Uri) -> usize {
 }
 
 /// What hyper lets pass and a relay must not: other codings below chunked, methods for proxies, `Connection` that
-/// names what is for everybody, lengths that differ.
-fn check_message(received: &Received, max_head: usize) -> Result<(), SenderFault> {
+/// names what is for everybody, lengths that differ, and lines that look like framing to some.
+fn check_message(endpoint: &Endpoint, received: &Received, max_head: usize) -> Result<(), SenderFault> {
     let head = &received.head;
     if head.method.as_str().len() > MAX_METHOD_BYTES {
         return Err(SenderFault::Method);
@@ -286,10 +287,21 @@ fn check_message(received: &Received, max_head: usize) -> Result<(), SenderFault
         (Some(only), None) => head.version == Version::HTTP_11 && only.as_bytes().eq_ignore_ascii_case(b"chunked"),
         _ => false,
     };
-    // Nobody may have the length or the host taken out on the way (RFC 9110, section 7.6.1).
-    let lawful = lawful
-        && !connection_options(&head.headers)
-            .any(|name| name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"host"));
+    // Nobody may have that taken out on the way (RFC 9110, section 7.6.1).
+    let lawful = lawful && !connection_options(&head.headers).any(|name| is_for_everybody(name, endpoint));
+    let lawful = lawful && !head.headers.keys().any(|name| feigns_framing(name.as_str()));
     let lawful = lawful && one_length(&head.headers).is_ok();
     if lawful { Ok(()) } else { Err(SenderFault::BadRequest) }
+}
+
+/// Whether a name that stands in `Connection` is no line of one hop: framing, host, what the body is, or a proof. A
+/// proof counts wherever it is one: the handler may look for it though this endpoint does not.
+fn is_for_everybody(name: &[u8], endpoint: &Endpoint) -> bool {
+    if name.eq_ignore_ascii_case(b"close") || name.eq_ignore_ascii_case(b"keep-alive") {
+        return false;
+    }
+    let Ok(name) = HeaderName::from_bytes(name) else { return false };
+    matches!(name, header::CONTENT_LENGTH | header::HOST | header::CONTENT_TYPE | header::CONTENT_ENCODING)
+        || is_proof_header(name.as_str())
+        || endpoint.verify.provider().is_some_and(|provider| provider.is_proven_by(name.as_str()))
 }

@@ -5,7 +5,8 @@
 //! | `Relay-…`, `X-Relay-…` | the relay's: what the handler may rely on | dropped |
 //! | `X-Forwarded-…` of any ending, `Forwarded`, `X-Real-IP`, `True-Client-IP`, `CF-Connecting-IP` and the like | the proxies' in front: who came, by which host, scheme, URL and certificate | dropped, unless a trusted proxy says it |
 //! | `Proxy` | nobody's; CGI makes `HTTP_PROXY` of it | dropped |
-//! | lines of one hop and of the framing, oddly spelled | HTTP's | dropped |
+//! | lines of one hop, oddly spelled | HTTP's | dropped |
+//! | lines of the framing, oddly spelled | HTTP's | the request is refused where it came; dropped where it was kept |
 //!
 //! Names are compared with every character that is no letter or digit as `-`: CGI, WSGI, Rack and FastCGI gateways make
 //! one variable of `Relay-Verified`, `Relay_Verified` and, some of them, `Relay.Verified`. An odd spelling is never a
@@ -47,6 +48,12 @@ pub(crate) fn is_dropped(name: &str, trusted: bool) -> bool {
     let mut buffer = [0; LONGEST];
     let (plain, odd) = dashed(name, &mut buffer);
     is_the_relays(plain) || (tells_of_the_way(plain) && (odd || !trusted)) || (odd && is_of_one_hop(plain))
+}
+
+/// Whether this is the name of a line that frames a body, oddly spelled: some gateway on the way may read it as one.
+pub(crate) fn feigns_framing(name: &str) -> bool {
+    let (plain, odd) = dashed(name, &mut [0; LONGEST]);
+    odd && matches!(plain, "content-length" | "transfer-encoding")
 }
 
 /// A name, in lower case as it stands in a header map, with `-` for what is no letter or digit; and whether that
@@ -178,6 +185,16 @@ mod tests {
             "proxy_authorization",
         ] {
             assert!(is_dropped(name, false) && is_dropped(name, true), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_feigns_framing_is_known_in_any_odd_spelling_and_only_then() {
+        for name in ["transfer_encoding", "transfer.encoding", "content_length", "content~length"] {
+            assert!(feigns_framing(name), "{name}");
+        }
+        for name in ["transfer-encoding", "content-length", "content_type", "x_content_length", "contentlength"] {
+            assert!(!feigns_framing(name), "{name}");
         }
     }
 

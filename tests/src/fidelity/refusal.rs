@@ -32,6 +32,9 @@ pub async fn doubtful_framing(bench: &mut Bench) -> anyhow::Result<()> {
         post("Content-Length: 53\r\nTransfer-Encoding: chunked\r\n", hidden),
         post("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", "5\r\nhello\r\n0\r\n\r\n"),
         post("Content-Length: 5\r\nContent-Length: 6\r\n", "hello!"),
+        post("Content-Length: 5\r\nContent-Length: 5\r\n", "hello"),
+        post("Content_Length: 5\r\nContent-Length: 0\r\n", ""),
+        post("Transfer_Encoding: chunked\r\nContent-Length: 5\r\n", "hello"),
         post("Content-Length: 5, 6\r\n", "hello!"),
         post("Content-Length: +5\r\n", "hello"),
         post("Content-Length: -1\r\n", ""),
@@ -42,6 +45,7 @@ pub async fn doubtful_framing(bench: &mut Bench) -> anyhow::Result<()> {
         post("Transfer-Encoding: chunked, chunked\r\n", "0\r\n\r\n"),
         post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
         post("Transfer-Encoding: identity\r\n", ""),
+        post("Transfer-Encoding: chunked\r\n", "5 \r\nhello\r\n0\r\n\r\n"),
         post("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"),
         b"POST /open HTTP/1.0\r\nHost: hook.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec(),
     ];
@@ -71,6 +75,8 @@ pub async fn doubtful_heads(bench: &mut Bench) -> anyhow::Result<()> {
             (b"GET /open#x HTTP/1.1\r\nHost: hook.test\r\n\r\n", 400),
             (b"GET /open HTTP/1.1\r\nHost: hook.test\r\nConnection: Content-Length\r\nContent-Length: 0\r\n\r\n", 400),
             (b"GET /open HTTP/1.1\r\nHost: hook.test\r\nConnection: close, Host\r\n\r\n", 400),
+            (b"GET /open HTTP/1.1\r\nHost: hook.test\r\nConnection: X-Hub-Signature-256\r\n\r\n", 400),
+            (b"GET /open HTTP/1.1\r\nHost: hook.test\r\nConnection: authorization, close\r\n\r\n", 400),
         ],
     )
     .await
