@@ -73,6 +73,8 @@ enum Want {
     ConnectionError(&'static [u32]),
     /// A RST_STREAM, or a GOAWAY, with one of these codes.
     StreamError(&'static [u32]),
+    /// A RST_STREAM with one of these codes, whatever comes of other streams.
+    Refusal(&'static [u32]),
 }
 
 /// How a case went.
@@ -182,7 +184,7 @@ async fn came(peer: &mut Peer, want: Want) -> Came {
                 while peer.next().await.is_ok() {}
                 return is(codes.contains(&code), format!("the connection ends with code {code}"));
             }
-            (h2::GOAWAY | h2::RESET, Want::StreamError(codes)) => {
+            (h2::GOAWAY | h2::RESET, Want::StreamError(codes) | Want::Refusal(codes)) => {
                 let code = error_code.unwrap_or_default();
                 let whole = if frame.kind == h2::GOAWAY { "connection" } else { "stream" };
                 return is(codes.contains(&code), format!("the {whole} ends with code {code}"));

@@ -84,8 +84,8 @@ pub async fn run(case: &Case, role: Role) -> Result<Verdict, String> {
     } else {
         return Err(format!("saw {seen:?} in place of {:?}", case.seen));
     };
-    let (codes, is_first) = match &case.end {
-        End::Ours => (&vec![NORMAL], false),
+    let (codes, is_first): (&[u16], _) = match &case.end {
+        End::Ours => (&[NORMAL], false),
         End::Answered(codes) => (codes, false),
         End::Theirs(codes) => (codes, true),
     };

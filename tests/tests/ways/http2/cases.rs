@@ -263,7 +263,7 @@ fn stream_states() -> Vec<Case> {
         ),
         case("http2/5.1.1/1", &[frame(HEADERS, WHOLE, 2, &block)], PROTOCOL),
         case("http2/5.1.1/2", &[frame(HEADERS, WHOLE, 5, &block), frame(HEADERS, WHOLE, 3, &block)], PROTOCOL),
-        case("http2/5.1.2/1", &[many], Want::StreamError(&[code::PROTOCOL, code::REFUSED_STREAM])),
+        case("http2/5.1.2/1", &[many], Want::Refusal(&[code::PROTOCOL, code::REFUSED_STREAM])),
         // RFC 9113 gives up the tree of priorities, and with it what a frame is to be that breaks it.
         case("http2/5.3.1/1", &[on_itself], MALFORMED),
         case("http2/5.3.1/2", &[priority(1, 1, 255)], MALFORMED),
