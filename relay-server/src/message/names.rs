@@ -52,7 +52,8 @@ pub(crate) fn is_dropped(name: &str, trusted: bool) -> bool {
 
 /// Whether this is the name of a line that frames a body, oddly spelled: some gateway on the way may read it as one.
 pub(crate) fn feigns_framing(name: &str) -> bool {
-    let (plain, odd) = dashed(name, &mut [0; LONGEST]);
+    let mut buffer = [0; LONGEST];
+    let (plain, odd) = dashed(name, &mut buffer);
     odd && matches!(plain, "content-length" | "transfer-encoding")
 }
 

@@ -13,7 +13,7 @@ const RAW: &[u8] = b"\x00\xff\xfe\xfd\xfc\xfb\x00\xff";
 const PROTOCOL_ERROR: u16 = 1002;
 const INVALID_PAYLOAD: u16 = 1007;
 
-pub fn all() -> Vec<Case> {
+pub(crate) fn all() -> Vec<Case> {
     let groups = [
         framing(),
         pings(),
@@ -115,7 +115,7 @@ fn reserved_bits() -> Vec<Case> {
 fn reserved_opcodes() -> Vec<Case> {
     let mut cases = Vec::new();
     for (group, first) in [(1, 3), (2, 11)] {
-        let later = |opcode, payload| vec![frame(TEXT, HELLO), frame(opcode, payload), frame(PING, "")];
+        let later = |opcode, payload: &[u8]| vec![frame(TEXT, HELLO), frame(opcode, payload), frame(PING, "")];
         let name = |number| format!("4.{group}.{number}");
         cases.extend([
             failed(name(1), vec![Act::Write(vec![frame(first, "")])]),

@@ -19,7 +19,7 @@ const MAX_BYTES: usize = 16 * 1024 * 1024;
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Sends back what comes, until the WebSocket ends.
-pub async fn echo<S>(stream: S, leftover: Vec<u8>, role: Role)
+pub(crate) async fn echo<S>(stream: S, leftover: Vec<u8>, role: Role)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -17,7 +17,7 @@ const NORMAL: u16 = 1000;
 
 /// Something that the peer does.
 #[derive(Clone, Debug)]
-pub enum Act {
+pub(crate) enum Act {
     /// Writes frames, all at once.
     Write(Vec<Frame>),
     /// Writes frames, each once the one before has been looked at.
@@ -34,7 +34,7 @@ pub enum Act {
 
 /// Who ends, and with which codes.
 #[derive(Clone, Debug)]
-pub enum End {
+pub(crate) enum End {
     /// The peer says its close when it has seen all, and gets it back.
     Ours,
     /// The acts say a close; it is answered, by one of these codes.
@@ -44,24 +44,24 @@ pub enum End {
 }
 
 #[derive(Clone, Debug)]
-pub struct Case {
-    pub name: String,
-    pub acts: Vec<Act>,
-    pub seen: Vec<Seen>,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) acts: Vec<Act>,
+    pub(crate) seen: Vec<Seen>,
     /// What may be seen instead.
-    pub non_strict: Option<Vec<Seen>>,
-    pub end: End,
+    pub(crate) non_strict: Option<Vec<Seen>>,
+    pub(crate) end: End,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Strict,
     /// Allowed, though not as soon as it could be.
     NonStrict,
 }
 
 /// Runs a case against an echo in this role.
-pub async fn run(case: &Case, role: Role) -> Result<Verdict, String> {
+pub(crate) async fn run(case: &Case, role: Role) -> Result<Verdict, String> {
     let (ours, theirs) = duplex(PIPE_BYTES);
     let echo = tokio::spawn(echo(theirs, Vec::new(), role));
     let mut peer = Peer::new(ours, role == Role::Server);

@@ -7,12 +7,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-pub const CONTINUATION: u8 = 0;
-pub const TEXT: u8 = 1;
-pub const BINARY: u8 = 2;
-pub const CLOSE: u8 = 8;
-pub const PING: u8 = 9;
-pub const PONG: u8 = 10;
+pub(crate) const CONTINUATION: u8 = 0;
+pub(crate) const TEXT: u8 = 1;
+pub(crate) const BINARY: u8 = 2;
+pub(crate) const CLOSE: u8 = 8;
+pub(crate) const PING: u8 = 9;
+pub(crate) const PONG: u8 = 10;
 
 /// After so long nothing comes any more. Under paused time that is when every task waits.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -20,24 +20,24 @@ const SILENCE: Duration = Duration::from_secs(10);
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 #[derive(Clone, Debug)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// The final bit, the reserved bits and the opcode.
     first: u8,
     payload: Vec<u8>,
 }
 
 /// The last frame of its message.
-pub fn frame(opcode: u8, payload: impl AsRef<[u8]>) -> Frame {
+pub(crate) fn frame(opcode: u8, payload: impl AsRef<[u8]>) -> Frame {
     Frame { first: 0x80 | opcode, payload: payload.as_ref().to_vec() }
 }
 
 /// A frame that another one follows.
-pub fn part(opcode: u8, payload: impl AsRef<[u8]>) -> Frame {
+pub(crate) fn part(opcode: u8, payload: impl AsRef<[u8]>) -> Frame {
     Frame { first: opcode, payload: payload.as_ref().to_vec() }
 }
 
 impl Frame {
-    pub fn reserved(mut self, bits: u8) -> Self {
+    pub(crate) fn reserved(mut self, bits: u8) -> Self {
         self.first |= bits << 4;
         self
     }
@@ -69,7 +69,7 @@ impl Frame {
 
 /// What came, as far as a case looks at it.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Seen {
+pub(crate) enum Seen {
     Message(u8, Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
@@ -91,16 +91,16 @@ impl fmt::Debug for Seen {
 
 /// How the other side ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ending {
+pub(crate) struct Ending {
     /// The code of its close, 1005 for one without a code.
-    pub code: Option<u16>,
+    pub(crate) code: Option<u16>,
     /// It said its close before this side did.
-    pub is_first: bool,
+    pub(crate) is_first: bool,
     /// It will send no more.
-    pub at_end: bool,
+    pub(crate) at_end: bool,
 }
 
-pub struct Peer {
+pub(crate) struct Peer {
     stream: Option<DuplexStream>,
     /// This side masks its frames, and the other one does not; or the other way round.
     masks: bool,
@@ -108,23 +108,23 @@ pub struct Peer {
     /// A message whose last frame has yet to come.
     begun: Option<(u8, Vec<u8>)>,
     said_close: bool,
-    pub seen: Vec<Seen>,
-    pub ending: Ending,
+    pub(crate) seen: Vec<Seen>,
+    pub(crate) ending: Ending,
 }
 
 impl Peer {
-    pub fn new(stream: DuplexStream, masks: bool) -> Self {
+    pub(crate) fn new(stream: DuplexStream, masks: bool) -> Self {
         let (read, seen, ending) = (Vec::new(), Vec::new(), Ending::default());
         Self { stream: Some(stream), masks, read, begun: None, said_close: false, seen, ending }
     }
 
     /// Whether the other side has not said that it ends.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.ending == Ending::default()
     }
 
     /// Writes frames in pieces of so many bytes, each once the one before has been looked at; `None`: all at once.
-    pub async fn write(&mut self, frames: &[Frame], piece: Option<usize>) {
+    pub(crate) async fn write(&mut self, frames: &[Frame], piece: Option<usize>) {
         let bytes: Vec<u8> = frames.iter().flat_map(|frame| frame.bytes(self.masks)).collect();
         self.said_close |= frames.iter().any(|frame| frame.first & 0xf == CLOSE) && self.is_open();
         for piece in bytes.chunks(piece.unwrap_or(bytes.len()).max(1)) {
@@ -133,7 +133,7 @@ impl Peer {
     }
 
     /// The bytes of one frame, cut at these places of its payload.
-    pub fn cut(&self, frame: &Frame, places: &[usize]) -> Vec<Vec<u8>> {
+    pub(crate) fn cut(&self, frame: &Frame, places: &[usize]) -> Vec<Vec<u8>> {
         let bytes = frame.bytes(self.masks);
         let head = bytes.len() - frame.payload.len();
         let ends = places.iter().map(|place| head + place).chain([bytes.len()]);
@@ -141,7 +141,7 @@ impl Peer {
         ends.map(|end| bytes[std::mem::replace(&mut start, end)..end].to_vec()).collect()
     }
 
-    pub async fn write_bytes(&mut self, bytes: &[u8]) {
+    pub(crate) async fn write_bytes(&mut self, bytes: &[u8]) {
         if let Some(stream) = &mut self.stream {
             // The other side may have left; what it said before counts.
             let _ = stream.write_all(bytes).await;
@@ -151,7 +151,7 @@ impl Peer {
     }
 
     /// Reads until so much was seen, until silence, or until the other side ends; whether there was silence.
-    pub async fn read_until(&mut self, seen: usize) -> Result<bool, String> {
+    pub(crate) async fn read_until(&mut self, seen: usize) -> Result<bool, String> {
         while self.seen.len() < seen && self.is_open() {
             if !self.read_more().await? {
                 return Ok(true);
@@ -161,7 +161,7 @@ impl Peer {
     }
 
     /// Reads until the other side will send no more, or until silence.
-    pub async fn read_to_end(&mut self) -> Result<(), String> {
+    pub(crate) async fn read_to_end(&mut self) -> Result<(), String> {
         while !self.ending.at_end && self.read_more().await? {
             if !self.masks && self.said_close && self.ending.code.is_some() {
                 // A server ends the connection once both sides have said their close (RFC 6455, section 7.1.1).

@@ -7,16 +7,16 @@ use crate::{
 };
 
 /// The Greek word "kosme".
-pub const VALID: &[u8] = b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5";
+pub(crate) const VALID: &[u8] = b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5";
 /// U+D800, which UTF-8 has no place for.
-pub const SURROGATE: &[u8] = b"\xed\xa0\x80";
+pub(crate) const SURROGATE: &[u8] = b"\xed\xa0\x80";
 /// U+110000, which there is not.
 const BEYOND: &[u8] = b"\xf4\x90\x80\x80";
-pub const EDITED: &[u8] = b"edited";
+pub(crate) const EDITED: &[u8] = b"edited";
 
 const MIXED: &str = "Hello-µ@ßöäüàá-UTF-8!!";
 
-pub fn all() -> Vec<Case> {
+pub(crate) fn all() -> Vec<Case> {
     let message = |text: &[u8]| vec![Seen::Message(TEXT, text.to_vec())];
     let mut cases = Vec::new();
     let three = |middle: &str| vec![part(TEXT, ""), part(CONTINUATION, middle), frame(CONTINUATION, "")];
