@@ -31,7 +31,6 @@ macro_rules! mount_every_mode {
             a_target_arrives_exactly_or_is_refused,
             an_endpoints_path_is_cut_and_the_rest_arrives_raw,
             a_sender_that_expects_100_gets_it_before_it_sends,
-            equal_lengths_become_one,
             hop_by_hop_headers_of_a_request_stay_behind,
             a_senders_relay_headers_are_dropped,
             the_handler_gets_its_own_host,

@@ -87,7 +87,7 @@ struct Deviation {
     cases: &'static [&'static str],
 }
 
-const DEVIATIONS: [Deviation; 4] = [
+const DEVIATIONS: [Deviation; 5] = [
     Deviation {
         comes: "the connection ends with code 1",
         why: "PROTOCOL_ERROR in place of COMPRESSION_ERROR: nothing of the block is used, and nothing behind it",
@@ -112,6 +112,12 @@ const DEVIATIONS: [Deviation; 4] = [
         comes: "the connection ends with code 1",
         why: "PROTOCOL_ERROR in place of FLOW_CONTROL_ERROR: the window does not hold",
         cases: &["http2/6.5.2/2", "http2/6.9.2/3"],
+    },
+    Deviation {
+        comes: "the connection ends with code 1",
+        why: "PROTOCOL_ERROR, and for the whole connection, in place of STREAM_CLOSED: the frame is not used, and those \
+              whose other streams end are the peer's own",
+        cases: &["http2/5.1/5", "http2/5.1/6", "http2/5.1/9", "http2/5.1/12", "http2/6.1/2"],
     },
     Deviation {
         comes: "it is answered",
