@@ -7,7 +7,7 @@
 
 mod cases;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, env, path::Path};
 
 use anyhow::{Context as _, bail, ensure};
 use http::Response;
@@ -20,6 +20,7 @@ use relay_tests::{
 use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::Command,
     time::timeout,
 };
 
@@ -241,6 +242,25 @@ async fn every_case_of_h2spec_holds_but_the_known_ones() -> anyhow::Result<()> {
     ensure!(failed.is_empty(), "{} of {played} cases: {failed:#?}", failed.len());
     ensure!(known.is_empty(), "these are gone; take them off the list: {:?}", known.keys());
     ensure!(played == cases::COUNT, "{played} cases ran");
+    Ok(())
+}
+
+/// h2spec's own program, where `RELAY_H2SPEC` names it.
+#[tokio::test]
+async fn h2spec_itself_finds_no_failure() -> anyhow::Result<()> {
+    let Some(program) = env::var_os("RELAY_H2SPEC") else {
+        println!("skipped h2spec's own program: it needs Go (RELAY_H2SPEC=path/of/h2spec)");
+        return Ok(());
+    };
+    let listener = Listener::start().await?;
+    let port = listener.relay.public.rsplit(':').next().context("a port")?;
+    let mut command = Command::new(program);
+    command.args(["--tls", "--insecure", "--strict", "--host", "localhost", "--path", "/open", "--port", port]);
+    let output = timeout(10 * PATIENCE, command.kill_on_drop(true).output()).await.context("it does not end")??;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let count = said.lines().rev().find(|line| line.contains(" tests, ")).unwrap_or_default();
+    println!("h2spec: {count}");
+    ensure!(output.status.success() && count.contains(" 0 failed"), "{said}");
     Ok(())
 }
 
