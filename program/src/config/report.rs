@@ -100,6 +100,8 @@ impl Place {
 #[derive(Debug)]
 pub struct Report<'t> {
     pub(super) texts: &'t [Text],
+    /// Where the lines of each text end, so that a place costs no look at all that stands before it.
+    line_ends: Vec<Vec<usize>>,
     /// Each with the number of its text.
     errors: RefCell<Vec<(usize, Problem)>>,
     absent: RefCell<Vec<(usize, Problem)>>,
@@ -114,6 +116,7 @@ impl<'t> Report<'t> {
     pub fn new(texts: &'t [Text]) -> Self {
         Self {
             texts,
+            line_ends: texts.iter().map(Text::line_ends).collect(),
             errors: RefCell::default(),
             absent: RefCell::default(),
             excused: Cell::new(0),
@@ -124,8 +127,14 @@ impl<'t> Report<'t> {
     }
 
     pub(super) fn place(&self, text: usize, key: impl Into<String>, span: Option<Range<usize>>) -> Place {
-        let line = span.and_then(|span| self.texts.get(text)?.line(span.start));
+        let line = span.and_then(|span| self.line(text, span.start));
         Place { text: Some(text), line, key: key.into() }
+    }
+
+    /// The line, counted from 1, on which the byte at `offset` stands, where anybody can look it up.
+    fn line(&self, text: usize, offset: usize) -> Option<usize> {
+        let ends = self.line_ends.get(text).filter(|_| self.texts[text].has_lines())?;
+        Some(1 + ends.partition_point(|end| *end < offset))
     }
 
     pub fn missing(&self, key: &str) -> Place {

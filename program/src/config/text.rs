@@ -43,10 +43,19 @@ impl Text {
         }
     }
 
+    /// Whether somebody can look up a line of it.
+    pub(super) fn has_lines(&self) -> bool {
+        matches!(self.origin, Origin::File(_))
+    }
+
+    /// At which byte each of its lines ends.
+    pub(super) fn line_ends(&self) -> Vec<usize> {
+        self.text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect()
+    }
+
     /// The line, counted from 1, on which the byte at `offset` stands, where anybody can look it up.
-    pub(super) fn line(&self, offset: usize) -> Option<usize> {
-        let before = self.text.bytes().take(offset);
-        matches!(self.origin, Origin::File(_)).then(|| 1 + before.filter(|byte| *byte == b'\n').count())
+    fn line(&self, offset: usize) -> Option<usize> {
+        self.has_lines().then(|| 1 + self.line_ends().partition_point(|end| *end < offset))
     }
 
     /// What it says. The first mistake of the syntax ends it: what follows could not be trusted to be a new one.
