@@ -135,7 +135,7 @@ impl Agents {
         &self,
         client: IpAddr,
         headers: &HeaderMap,
-        certificate: Option<&ClientCertificate>,
+        certificate: Option<&Arc<ClientCertificate>>,
         tokens: &Tokens,
     ) -> Result<Shown, Turned> {
         let (known, now) = (accept::token_of(headers, certificate, tokens), Instant::now());

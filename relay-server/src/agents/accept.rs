@@ -3,7 +3,7 @@
 //! Nothing is upgraded before the token is known to be right. What the session may then do is decided at its hello, which
 //! may come long after.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use data_encoding::BASE64;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -45,17 +45,15 @@ pub(crate) trait Link: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 /// The token that a request shows, beside the certificate that its connection has shown.
 pub(super) fn token_of(
     headers: &HeaderMap,
-    certificate: Option<&ClientCertificate>,
+    certificate: Option<&Arc<ClientCertificate>>,
     tokens: &Tokens,
 ) -> Result<Shown, Turned> {
     if headers.contains_key(header::ORIGIN) {
         return Err(Turned::Browser);
     }
     let shown = bearer(headers).and_then(|token| tokens.authenticate(token)).ok_or(Turned::Unauthorized)?;
-    if shown.token.client.as_ref().is_some_and(|rule| !rule.allows(certificate)) {
-        return Err(Turned::Certificate);
-    }
-    Ok(shown)
+    let shown = Shown { certificate: certificate.cloned(), ..shown };
+    if shown.is_good_for(&shown.token) { Ok(shown) } else { Err(Turned::Certificate) }
 }
 
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), Turned> {

@@ -3,14 +3,15 @@
 //! The registry holds it under its own lock, so that a hello and a revision never go by different ones. Reads no file
 //! and knows no session.
 //!
-//! Invariant: a session is judged by the secret that it showed, not by its token's name alone: a secret that was taken
-//! out of its token lets nobody in, and nobody stay.
+//! Invariant: a session is judged by the secret and the certificate that it showed, not by its token's name alone: a
+//! secret that was taken out of its token lets nobody in, and nobody stay; nor does one whose token now counts only beside
+//! another certificate.
 
 use relay_proto::{Attach, RequestHead};
 
 use super::{
     membership::Wish,
-    token::{Right, Shown, Token, TokenHash, Tokens},
+    token::{Right, Shown, Token, Tokens},
 };
 use crate::mask::MASKED;
 
@@ -60,15 +61,21 @@ impl AttachPolicy {
         Self { tokens, attachable }
     }
 
-    /// The token of that name, if it still has this secret.
-    pub(crate) fn token(&self, name: &str, secret: TokenHash) -> Option<&Token> {
-        let named = self.tokens.iter().find(|token| *token.name == *name)?;
-        named.hashes.contains(&secret).then_some(&**named)
+    /// The token of the name that was shown, if what was shown is still good for it.
+    pub(crate) fn token(&self, shown: &Shown) -> Option<&Token> {
+        let named = self.tokens.iter().find(|token| *token.name == *shown.token.name)?;
+        shown.is_good_for(named).then_some(&**named)
+    }
+
+    /// Whether the secret that was shown is good, and the certificate beside it is not.
+    pub(crate) fn misses_certificate(&self, shown: &Shown) -> bool {
+        let named = self.tokens.named(&shown.token.name).filter(|token| token.hashes.contains(&shown.secret));
+        named.is_some_and(|token| !shown.is_good_for(token))
     }
 
     /// What a token allows an offer to be.
     pub(crate) fn admit(&self, shown: &Shown, offer: OfferRequest<'_>) -> Result<AttachGrant, &'static str> {
-        let token = self.token(&shown.token.name, shown.secret).ok_or("unauthorized")?;
+        let token = self.token(shown).ok_or("unauthorized")?;
         let endpoint = if offer.endpoint.is_empty() {
             let mut allowed = self.attachable.iter().filter(|endpoint| opens(token, &endpoint.name));
             match (allowed.next(), allowed.next()) {
@@ -100,7 +107,7 @@ impl AttachPolicy {
 
     /// Whether a token still allows something at an endpoint.
     pub(crate) fn may(&self, right: Right, endpoint: &str, shown: &Shown) -> bool {
-        self.token(&shown.token.name, shown.secret).is_some_and(|token| token.may(right, endpoint))
+        self.token(shown).is_some_and(|token| token.may(right, endpoint))
     }
 
     pub(crate) fn describe(&self, name: &str) -> Option<&Attachable> {
@@ -109,7 +116,7 @@ impl AttachPolicy {
 
     /// The endpoints that a token is for.
     pub(crate) fn open_to(&self, shown: &Shown) -> impl Iterator<Item = &Attachable> {
-        let token = self.token(&shown.token.name, shown.secret);
+        let token = self.token(shown);
         self.attachable.iter().filter(move |endpoint| token.is_some_and(|token| opens(token, &endpoint.name)))
     }
 }

@@ -52,6 +52,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// What a session is told whose token lets it do nothing any more.
 pub(crate) const REVOKED: &str = "the token is not valid any more";
 
+/// What one is told whose token counts only beside a certificate that it did not show.
+const UNCERTIFIED: &str = "the token counts only beside a client certificate by now, and this session showed none that fits";
+
 const REPLACED: &str = "a newer session of this agent took over";
 
 /// Requests that wait for an agent at a time; more are answered at once.
@@ -210,7 +213,7 @@ impl Registry {
         let now = Instant::now();
         self.change(|state| {
             let policy = Arc::clone(&state.policy);
-            policy.token(&shown.token.name, shown.secret)?;
+            policy.token(&shown)?;
             state.last_epoch = now_ms.max(state.last_epoch + 1);
             let older: Vec<_> = state.sessions.values().filter(|other| other.identity == identity).cloned().collect();
             let (mut offered, mut admitted) = (Vec::<Offered>::new(), Vec::new());
@@ -268,7 +271,7 @@ impl Registry {
                 }
                 state.notify_changes();
                 if !kept && let Some(handle) = session.handle.get() {
-                    handle.close(CloseCode::Unauthorized, REVOKED);
+                    handle.close(CloseCode::Unauthorized, state.why_over(&session.shown));
                 }
             }
         });
@@ -355,6 +358,11 @@ impl State {
         admitted.is_ok()
     }
 
+    /// Why a session that showed this has nothing to serve any more.
+    fn why_over(&self, shown: &Shown) -> &'static str {
+        if self.policy.misses_certificate(shown) { UNCERTIFIED } else { REVOKED }
+    }
+
     fn withdraw(&mut self, session: &Session, now: Instant) {
         for offer in &session.offers {
             self.update(&offer.endpoint, |members| members.leave(session.epoch, now));
@@ -420,7 +428,7 @@ impl Attached {
             }
         }
         if !kept {
-            return handle.close(CloseCode::Unauthorized, REVOKED);
+            return handle.close(CloseCode::Unauthorized, state.why_over(&self.session.shown));
         }
         if self.session.asked.load(Ordering::Relaxed) {
             self.session.ask();

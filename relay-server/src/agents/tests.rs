@@ -20,7 +20,11 @@ use super::{
     registry::{AgentIdentity, AgentSelector, Attached, ChooseError, Circuits, ENDPOINT_PART, MAX_WAITERS, Registry},
     token::{Pattern, Right, Shown, Token, TokenHash, Tokens},
 };
-use crate::{clock::Clock, retry::CircuitRule};
+use crate::{
+    client_certificate::{ClientCertificate, ClientRule},
+    clock::Clock,
+    retry::CircuitRule,
+};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -87,7 +91,7 @@ fn registry() -> Arc<Registry> {
 }
 
 fn shown() -> Shown {
-    Shown { token: Arc::new(token(&Right::DEFAULT, vec![secret()])), secret: secret() }
+    Shown { token: Arc::new(token(&Right::DEFAULT, vec![secret()])), secret: secret(), certificate: None }
 }
 
 async fn attach(registry: &Arc<Registry>, name: &str, instance: u8, offer: Offer) -> Agent {
@@ -464,6 +468,29 @@ async fn a_secret_that_was_taken_out_of_its_token_neither_stays_nor_comes_in() {
         registry.attach(identity(), shown(), vec![offer(Attach::Shared, 0)], false, 0).is_none(),
         "under another name"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_ends_when_its_token_counts_only_beside_a_certificate_that_it_did_not_show() {
+    let registry = registry();
+    let inside = attach(&registry, "a", 1, offer(Attach::Shared, 0)).await;
+    let bound = |clients: &str| {
+        let client = Some(ClientRule { clients: clients.into(), names: None });
+        config(Token { client, ..token(&Right::DEFAULT, vec![secret()]) }, &["e"])
+    };
+    registry.revise(bound("agents"));
+    assert_eq!(inside.closed.await.expect("ends").code, CloseCode::Unauthorized);
+    let made = rcgen::generate_simple_self_signed(["agent.test".to_owned()]).expect("a certificate");
+    let certificate = ClientCertificate::read("agents".into(), made.cert.der()).map(Arc::new);
+    let (with, without) = (Shown { certificate, ..shown() }, shown());
+    let attach = |shown: Shown| {
+        let identity = AgentIdentity { token: "token".into(), name: "late".into(), instance: [9; 16] };
+        registry.attach(identity, shown, vec![offer(Attach::Shared, 0)], false, 0).is_some()
+    };
+    assert!(!attach(without), "upgraded before, and its hello comes now");
+    assert!(attach(with.clone()));
+    registry.revise(bound("others"));
+    assert!(!attach(with), "shown among other clients");
 }
 
 #[tokio::test(start_paused = true)]

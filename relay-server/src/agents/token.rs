@@ -14,7 +14,10 @@ use sha2::{Digest as _, Sha256};
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::{client_certificate::ClientRule, quota::TokenQuotas};
+use crate::{
+    client_certificate::{ClientCertificate, ClientRule},
+    quota::TokenQuotas,
+};
 
 /// Shortest token that the relay accepts, in bytes. A shorter one could be guessed.
 pub(crate) const MIN_TOKEN_BYTES: usize = 16;
@@ -187,11 +190,21 @@ impl Token {
     }
 }
 
-/// A token that somebody showed, and by which of its secrets.
+/// A token that somebody showed, by which of its secrets, and the certificate of the connection that it came over.
 #[derive(Clone, Debug)]
 pub(crate) struct Shown {
     pub token: Arc<Token>,
     pub secret: TokenHash,
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+impl Shown {
+    /// Whether what was shown lets somebody in by `token`, the one of its name as it is now: it may have lost this secret
+    /// since, and may count only beside a certificate that was not shown.
+    pub(crate) fn is_good_for(&self, token: &Token) -> bool {
+        let rule = token.client.as_ref();
+        token.hashes.contains(&self.secret) && rule.is_none_or(|rule| rule.allows(self.certificate.as_deref()))
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -212,13 +225,13 @@ impl Tokens {
             }
         }
         let token = usize::try_from(found).ok().and_then(|index| self.0.get(index))?;
-        Some(Shown { token: Arc::clone(token), secret: presented })
+        Some(Shown { token: Arc::clone(token), secret: presented, certificate: None })
     }
 
-    /// A token as it is now, if it still has the secret that somebody showed.
+    /// A token as it is now, if what somebody showed is still good for it.
     pub(crate) fn still(&self, shown: &Shown) -> Option<Arc<Token>> {
         let named = self.0.iter().find(|token| *token.name == *shown.token.name)?;
-        named.hashes.contains(&shown.secret).then(|| Arc::clone(named))
+        shown.is_good_for(named).then(|| Arc::clone(named))
     }
 
     /// The same tokens, each knowing which one it is, where that is known by its name.

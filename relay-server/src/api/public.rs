@@ -56,7 +56,7 @@ async fn say_who(State(api): State<Arc<Api>>, mut request: Request<Body>, next: 
     let asker = match request.extensions().get::<Client>() {
         Some(Client(address)) => {
             let (routes, services) = (api.services.routes.load(), &api.services);
-            let certificate = request.extensions().get::<Arc<ClientCertificate>>().map(|shown| &**shown);
+            let certificate = request.extensions().get::<Arc<ClientCertificate>>();
             let shown = services.agents.authenticate(*address, request.headers(), certificate, &routes.tokens);
             shown.map(Who::token).map_err(ApiError::from)
         }

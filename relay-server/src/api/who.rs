@@ -13,6 +13,7 @@ use axum::{
 use crate::{
     agents::token::{Right, Shown, Token, TokenHash},
     audit::Actor,
+    client_certificate::ClientCertificate,
     endpoint::EndpointName,
     events::ListBounds,
     failure::{ApiError, ApiErrorKind},
@@ -45,6 +46,8 @@ pub(crate) struct Who {
     pub session: Option<u64>,
     /// The secret that it showed; a session has its own.
     secret: Option<TokenHash>,
+    /// The certificate of its connection.
+    certificate: Option<Arc<ClientCertificate>>,
     /// What it may do where; `None`: everything everywhere.
     token: Option<Arc<Token>>,
 }
@@ -55,18 +58,18 @@ pub(crate) struct Asking(pub(crate) Result<Who, ApiError>);
 
 impl Who {
     pub(crate) fn admin() -> Self {
-        Self { kind: WhoKind::Admin, name: Arc::from("admin"), session: None, secret: None, token: None }
+        Self { kind: WhoKind::Admin, name: Arc::from("admin"), session: None, secret: None, certificate: None, token: None }
     }
 
-    pub(crate) fn token(Shown { token, secret }: Shown) -> Self {
+    pub(crate) fn token(Shown { token, secret, certificate }: Shown) -> Self {
         let name = Arc::clone(&token.name);
-        Self { kind: WhoKind::Token, name, session: None, secret: Some(secret), token: Some(token) }
+        Self { kind: WhoKind::Token, name, session: None, secret: Some(secret), certificate, token: Some(token) }
     }
 
     /// A page session: with a token's rights, or with all.
     pub(crate) fn session(id: u64, token: Option<Arc<Token>>) -> Self {
         let name = token.as_ref().map_or_else(|| Arc::from("admin"), |token| Arc::clone(&token.name));
-        Self { kind: WhoKind::Session, name, session: Some(id), secret: None, token }
+        Self { kind: WhoKind::Session, name, session: Some(id), secret: None, certificate: None, token }
     }
 
     /// The same for the audit log.
@@ -86,6 +89,9 @@ impl Who {
         // One that was made anew under its name is another, and a secret that is not good any more is nobody's.
         let token = routes.tokens.named(&before.name).filter(|token| token.id == before.id)?;
         if self.secret.is_some_and(|secret| !token.hashes.contains(&secret)) {
+            return None;
+        }
+        if token.client.as_ref().is_some_and(|rule| !rule.allows(self.certificate.as_deref())) {
             return None;
         }
         Some(Self { token: Some(Arc::clone(token)), ..self.clone() })

@@ -476,7 +476,7 @@ impl Requests {
         let client = client::address(peer, request.headers(), |address| routes.trusts(address));
         let accepted = self
             .agents
-            .authenticate(client, request.headers(), connection.shown.certificate.as_deref(), &routes.tokens)
+            .authenticate(client, request.headers(), connection.shown.certificate.as_ref(), &routes.tokens)
             .and_then(|shown| self.agents.accept::<Watched<Socket>, _, _>(request, shown, client, respond::empty()));
         match accepted {
             Ok(response) => {

@@ -1,6 +1,6 @@
 //! Client certificates: of senders at a host of their own, of agents at a listener of their own, and what is turned away.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -14,6 +14,7 @@ use relay_tests::{
     tls::{Authority, Given, certificate_for, client, connect_as, settings},
 };
 use rustls::{ClientConfig, pki_types::CertificateDer};
+use tokio::time::timeout;
 
 /// A relay with a host for partners, a listener for agents, and one in the clear.
 struct Place {
@@ -190,8 +191,14 @@ async fn an_agent_shows_its_certificate_and_a_token_that_is_bound_to_one_counts_
         "client_certificate = { clients = \"agents\", names = [\"cn:Somebody\"] }\n",
     );
     let mut relay = place.relay;
+    let there = format!("ws://{}", relay.listeners[2]);
+    let mut before = relay.agent("open", &handler.port(), &["--relay", &there]).await.expect("attaches");
     relay.set_config(&bound).expect("writes");
     relay.reload().await.expect("told");
+    // As one whose token was revoked.
+    let told = timeout(Duration::from_secs(5), before.line("counts only beside a client certificate")).await;
+    told.expect("it is ended at once").expect("it is told why");
+    assert_eq!(before.ended().await.expect("ends"), 3);
     relay.log_line("was taken over").await.expect("says so");
 
     let agent = place.agents.give(place.folder.path(), "agent", &["agent.test"], "Somebody").expect("a certificate");
