@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 
 use self::judge::Judge;
 pub(crate) use self::{
-    judge::{AlertCause, AlertKind, CertificateEnd, RelayFacts, StoppedCanary},
+    judge::{AlertCause, AlertKind, CertificateEnd, RelayFacts, StoppedCanary, notice},
     post::{AlertQueue, post_alerts, signer},
 };
 use crate::{

@@ -444,7 +444,7 @@ async fn count_by_time(services: Services, stop: CancellationToken) {
 /// Until when the certificates are good that the relay serves with.
 fn certificate_ends(services: &Services) -> Vec<CertificateEnd> {
     let status = services.tls.certificates.status().into_iter();
-    status.map(|one| CertificateEnd { name: one.name, ends_at: one.not_after }).collect()
+    status.map(|one| CertificateEnd { lifetime: one.lifetime(), name: one.name, ends_at: one.not_after }).collect()
 }
 
 /// What an operator has to know of is found here, from what there is to know.

@@ -323,6 +323,7 @@ fn again(certificate: &Certificate) -> Certificate {
         source: certificate.source,
         names: certificate.names.clone(),
         addresses: certificate.addresses.clone(),
+        not_before: certificate.not_before,
         not_after: certificate.not_after,
         key: Arc::clone(&certificate.key),
     }

@@ -1,6 +1,6 @@
 //! Which causes hold: pure, from how things stand now and stood before.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -80,6 +80,14 @@ pub(crate) struct RelayFacts {
 pub(crate) struct CertificateEnd {
     pub name: String,
     pub ends_at: Timestamp,
+    /// From its first moment on.
+    pub lifetime: SignedDuration,
+}
+
+/// How long before a certificate's end it is spoken of: `most`, and not before a short life is nearly over. Certificates
+/// are renewed once two thirds of their life have passed or a little later, and one that will be is none to speak of.
+pub(crate) fn notice(lifetime: SignedDuration, most: SignedDuration) -> SignedDuration {
+    most.min(lifetime / 4)
 }
 
 /// A canary that got no answer the last time.
@@ -152,9 +160,10 @@ impl Judge {
             let message = format!("what waits takes {per_cent} % of the store; when it is full, new events get 503");
             add(AlertKind::Store, "", message);
         }
-        for CertificateEnd { name, ends_at } in &facts.certificates {
+        let most = SignedDuration::try_from(self.thresholds.certificate).unwrap_or(SignedDuration::MAX);
+        for CertificateEnd { name, ends_at, lifetime } in &facts.certificates {
             let left = ends_at.duration_since(now);
-            if left <= SignedDuration::try_from(self.thresholds.certificate).unwrap_or(SignedDuration::MAX) {
+            if left <= notice(*lifetime, most) {
                 let message = match left.is_negative() {
                     true => format!("the certificate has expired ({ends_at:.0})"),
                     false => format!("the certificate expires in {} h ({ends_at:.0})", left.as_hours()),
@@ -175,7 +184,8 @@ impl Judge {
     fn growing(&mut self, waiting: &[EndpointBacklog], now: Timestamp) -> Vec<(String, u64, i64)> {
         let enough = self.thresholds.backlog.max(1);
         let mut growing = Vec::new();
-        self.backlogs.retain(|endpoint, _| waiting.iter().any(|one| one.endpoint == *endpoint && one.open > 0));
+        let open: HashSet<_> = waiting.iter().filter(|one| one.open > 0).map(|one| &one.endpoint).collect();
+        self.backlogs.retain(|endpoint, _| open.contains(endpoint));
         for one in waiting.iter().filter(|one| one.open > 0) {
             let growth = self.backlogs.entry(one.endpoint.clone()).or_default();
             growth.seen.push_back((now, one.open));
@@ -200,8 +210,14 @@ impl Judge {
     /// Where dead letters came a while ago or later, and how many.
     fn died(&mut self, dead: &[(String, u64)], now: Timestamp) -> Vec<(String, u64)> {
         let mut died = Vec::new();
-        for (endpoint, count) in dead.iter().filter(|(_, count)| *count > 0) {
+        let there: HashSet<_> = dead.iter().map(|(endpoint, _)| endpoint).collect();
+        self.dead.retain(|endpoint, _| there.contains(endpoint));
+        for (endpoint, count) in dead {
             let incident = self.dead.entry(endpoint.clone()).or_insert(Incident { count: 0, last: None });
+            if *count < incident.count {
+                // An endpoint that was taken away and made again counts from nothing.
+                *incident = Incident { count: 0, last: None };
+            }
             if *count > incident.count {
                 let before = incident.last.map_or(incident.count, |(_, before)| before);
                 (incident.count, incident.last) = (*count, Some((now, before)));
@@ -287,6 +303,24 @@ mod tests {
     }
 
     #[test]
+    fn a_count_that_began_anew_is_a_new_incident() {
+        let mut judge = judge();
+        let mut look = |minute, counts: &[(&str, u64)]| {
+            let dead = counts.iter().map(|(endpoint, count)| ((*endpoint).to_owned(), *count)).collect();
+            let holds = judge.judge(&RelayFacts { dead, ..RelayFacts::default() }, at(minute));
+            let messages = holds.into_values().map(|message| message.split(' ').next().unwrap_or_default().to_owned());
+            messages.collect::<Vec<_>>()
+        };
+        assert_eq!(look(0, &[("github", 7)]), ["7"]);
+        assert_eq!(look(1, &[("github", 9)]), ["9"]);
+        assert_eq!(look(2, &[("github", 2)]), ["2"], "less than it ever was");
+        assert_eq!(look(3, &[("github", 5)]), ["5"]);
+        assert!(look(4, &[("github", 0)]).is_empty());
+        assert_eq!(look(5, &[("github", 1)]), ["1"]);
+        assert!(look(6, &[]).is_empty() && look(7, &[("github", 0)]).is_empty(), "it is not there");
+    }
+
+    #[test]
     fn the_store_is_spoken_of_from_80_per_cent_of_what_waits_until_75() {
         let mut judge = judge();
         let mut look = |waiting_bytes| {
@@ -316,17 +350,25 @@ mod tests {
     #[test]
     fn certificates_and_canaries_are_spoken_of_by_name() {
         let mut judge = judge();
-        let end = |name: &str, hours| CertificateEnd {
+        let end_of = |days: i64, name: &str, hours| CertificateEnd {
             name: name.to_owned(),
             ends_at: at(0).saturating_add(SignedDuration::from_hours(hours)).expect("a time"),
+            lifetime: SignedDuration::from_hours(24 * days),
         };
+        let end = |name, hours| end_of(90, name, hours);
         let canary = |agent: &str, failures| StoppedCanary { agent: agent.to_owned(), token: "t".to_owned(), failures };
         let facts = RelayFacts {
-            certificates: vec![end("near.test", 24 * 14), end("far.test", 24 * 15), end("over.test", -1)],
+            certificates: vec![
+                end("near.test", 24 * 14),
+                end("far.test", 24 * 15),
+                end("over.test", -1),
+                end_of(6, "short.test", 36),
+                end_of(6, "fresh.test", 37),
+            ],
             canaries: vec![canary("laptop", 3), canary("other", 2)],
             ..RelayFacts::default()
         };
-        let expected = ["certificate near.test", "certificate over.test", "canary t/laptop"];
+        let expected = ["certificate near.test", "certificate over.test", "certificate short.test", "canary t/laptop"];
         assert_eq!(words(&mut judge, &facts, 0), expected);
     }
 }

@@ -60,6 +60,7 @@ pub(crate) struct Certificate {
     /// The hosts that it is for, lower case; one such as `*.example.com` is for those with one label more.
     pub names: Vec<String>,
     pub addresses: Vec<IpAddr>,
+    pub not_before: Timestamp,
     pub not_after: Timestamp,
     pub key: Arc<CertifiedKey>,
 }
@@ -72,8 +73,8 @@ impl Certificate {
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, rustls::Error> {
         let key = CertifiedKey::from_der(chain, key, &provider())?;
-        let CertificateFacts { names, addresses, not_after } = facts(key.end_entity_cert()?)?;
-        Ok(Self { source, names, addresses, not_after, key: Arc::new(key) })
+        let CertificateFacts { names, addresses, not_before, not_after } = facts(key.end_entity_cert()?)?;
+        Ok(Self { source, names, addresses, not_before, not_after, key: Arc::new(key) })
     }
 
     pub(crate) fn read(files: &CertificateFiles) -> Result<Self, TlsError> {
@@ -106,6 +107,7 @@ impl Certificate {
 struct CertificateFacts {
     names: Vec<String>,
     addresses: Vec<IpAddr>,
+    not_before: Timestamp,
     not_after: Timestamp,
 }
 
@@ -121,8 +123,9 @@ fn facts(leaf: &[u8]) -> Result<CertificateFacts, rustls::Error> {
             _ => {}
         }
     }
+    let not_before = Timestamp::from_second(leaf.validity().not_before.timestamp()).unwrap_or(Timestamp::MIN);
     let not_after = Timestamp::from_second(leaf.validity().not_after.timestamp()).unwrap_or(Timestamp::MAX);
-    Ok(CertificateFacts { names, addresses, not_after })
+    Ok(CertificateFacts { names, addresses, not_before, not_after })
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

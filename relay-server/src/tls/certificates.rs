@@ -25,6 +25,7 @@ pub(crate) struct CertificateStatus {
     /// One of its names.
     pub name: String,
     pub source: CertificateSource,
+    pub not_before: Timestamp,
     pub not_after: Timestamp,
 }
 
@@ -66,6 +67,7 @@ impl Certificates {
         let status = |one: &Arc<Certificate>| CertificateStatus {
             name: one.name(),
             source: one.source,
+            not_before: one.not_before,
             not_after: one.not_after,
         };
         self.all.lock().iter().map(status).collect()

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{certificates::CertificateStatus, server::TlsServer};
-use crate::clock::wall;
+use crate::{alert::notice, clock::wall};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -15,7 +15,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How often the log says that a certificate comes to its end.
 const REMIND: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// How long before its end it says so first.
+/// How long before its end it says so first, at most.
 const NEAR: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// Looks at the files and at the certificates until `stop`.
@@ -54,9 +54,14 @@ fn say_expiring(all: &[CertificateStatus], now: Timestamp) {
 }
 
 impl CertificateStatus {
-    /// Whether it has expired, or will within 14 days.
-    pub(crate) fn is_near_end(&self, now: Timestamp) -> bool {
-        self.not_after.duration_since(now) < NEAR
+    /// How long it is good, from its first moment to its last.
+    pub(crate) fn lifetime(&self) -> SignedDuration {
+        self.not_after.duration_since(self.not_before)
+    }
+
+    /// Whether it has expired, or will soon.
+    fn is_near_end(&self, now: Timestamp) -> bool {
+        self.not_after.duration_since(now) < notice(self.lifetime(), NEAR)
     }
 }
 
@@ -66,15 +71,28 @@ mod tests {
     use crate::tls::CertificateSource;
 
     #[test]
-    fn the_end_is_near_from_14_days_before_it() {
+    fn the_end_is_near_from_14_days_before_it_or_a_quarter_of_a_short_life() {
         let now = Timestamp::UNIX_EPOCH;
-        let status = |days: i64| CertificateStatus {
+        let hours = SignedDuration::from_hours;
+        let status = |lifetime: i64, left: i64| CertificateStatus {
             name: "a.test".to_owned(),
             source: CertificateSource::File,
-            not_after: now + SignedDuration::from_hours(24 * days),
+            not_before: now + hours(left - lifetime),
+            not_after: now + hours(left),
         };
-        for (days, near) in [(-1, true), (0, true), (13, true), (14, false), (90, false)] {
-            assert_eq!(status(days).is_near_end(now), near, "{days}");
+        for (lifetime_d, left_h, near) in [
+            (90, -1, true),
+            (90, 0, true),
+            (90, 14 * 24 - 1, true),
+            (90, 14 * 24, false),
+            (90, 90 * 24, false),
+            (6, 6 * 24, false),
+            (6, 2 * 24, false),
+            (6, 36, false),
+            (6, 35, true),
+            (6, -1, true),
+        ] {
+            assert_eq!(status(24 * lifetime_d, left_h).is_near_end(now), near, "{lifetime_d} d, {left_h} h left");
         }
     }
 }
