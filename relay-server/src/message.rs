@@ -7,7 +7,7 @@
 pub(crate) mod known;
 pub(crate) mod names;
 
-pub(crate) use names::is_dropped;
+pub(crate) use names::{drop_tales, is_dropped};
 
 use std::net::IpAddr;
 

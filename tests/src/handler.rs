@@ -87,6 +87,9 @@ impl Handler {
                 "relay-endpoint",
                 "relay-event-id",
                 "x-forwarded-for",
+                "x-forwarded-proto",
+                "x-forwarded-host",
+                "x-real-ip",
                 "content-length",
                 "transfer-encoding",
             ] {

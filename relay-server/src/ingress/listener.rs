@@ -232,10 +232,14 @@ impl Ingress {
         let Accepted { transport, peer, place } = accepted;
         let mut stream = TimedWrites::new(transport, self.timeouts.idle);
         let (mut peer, mut place, mut local) = (peer, place, stream.local_address());
+        let mut is_unnamed = false;
         if settings.proxy_protocol != ProxyProtocol::Off {
             let Some(ends) = self.ends(&mut stream, peer, &settings).await else { return };
-            if let Some(ProxiedEnds { source, destination }) = ends {
-                (peer, local) = (source.to_canonical(), Some(destination));
+            match ends {
+                Some(ProxiedEnds { source, destination }) => {
+                    (peer, local) = (source.to_canonical(), Some(destination));
+                }
+                None => is_unnamed = true,
             }
             Span::current().record("peer", field::display(peer));
             let Some(counted) = self.counted(place, peer) else { return };
@@ -251,6 +255,7 @@ impl Ingress {
         let connection = Connection {
             peer,
             address: peer.address.to_string().into(),
+            is_unnamed,
             place: place.clone(),
             watch: Arc::clone(&watch),
             input: Arc::clone(&input),

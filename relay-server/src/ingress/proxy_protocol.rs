@@ -2,7 +2,8 @@
 //!
 //! Reads the header and not a byte more, since TLS or HTTP follows at once. Who may say it is for the caller to judge, and
 //! how long it may take. Additions of version 2 (TLVs) are measured and skipped. A proxy that speaks for itself (LOCAL),
-//! or does not know for whom (UNKNOWN), says nothing: then the connection is its own.
+//! or does not know for whom (UNKNOWN), says nothing: then the connection counts as its own, and whatever its requests say
+//! of their way is somebody's word.
 
 use std::{
     io,

@@ -58,6 +58,8 @@ pub(super) struct Connection {
     pub(super) peer: Peer,
     /// Their address as text.
     pub(super) address: Bytes,
+    /// Whether a proxy brought it and did not say for whom. Then its peer is the proxy, and its requests are somebody's.
+    pub(super) is_unnamed: bool,
     pub(super) place: ConnectionSlot,
     pub(super) watch: Arc<Watch>,
     pub(super) input: Arc<Input>,

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     failure::RelayFault,
+    message,
     throttle::Throttle,
     webhook::{EventId, input::OpenRequest},
 };
@@ -48,6 +49,9 @@ pub(super) fn service(
         // Here, and not when the future is polled first: the end of input may come in between.
         let mut open = connection.input.open();
         conceal(request.headers_mut());
+        if connection.is_unnamed {
+            message::drop_tales(request.headers_mut());
+        }
         let log = requests.access.as_ref();
         let mut access = log.map(|log| AccessEntry::begin(log, &connection, &request, seen.started));
         async move {

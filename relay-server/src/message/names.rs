@@ -44,6 +44,12 @@ fn remove_where(headers: &mut HeaderMap, dropped: impl Fn(&str) -> bool) {
     }
 }
 
+/// Takes out what a request says of the way that it came, where only a trusted proxy may say that and nobody knows whether
+/// one did. This is for all who read it, since the peer is a trusted one.
+pub(crate) fn drop_tales(headers: &mut HeaderMap) {
+    remove_where(headers, |name| is_dropped(name, false) && !is_dropped(name, true));
+}
+
 pub(crate) fn is_dropped(name: &str, trusted: bool) -> bool {
     let mut buffer = [0; LONGEST];
     let (plain, odd) = dashed(name, &mut buffer);

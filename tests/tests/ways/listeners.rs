@@ -99,8 +99,17 @@ async fn a_trusted_proxy_says_whose_a_connection_is_and_nobody_else_may() {
         assert_eq!((answer.status().as_u16(), said(&answer, "x-seen-x-forwarded-for")), (200, "203.0.113.9"));
     }
     for header in [b"PROXY UNKNOWN\r\n".to_vec(), v2(0)] {
-        let answer = post(begin("127.0.0.1", &any, &header).await, &[]).await.expect("an answer");
-        assert_eq!(said(&answer, "x-seen-x-forwarded-for"), "127.0.0.1", "the proxy speaks for itself");
+        // The proxy speaks for itself, or for it does not know whom: what the request says of its way may be anybody's.
+        let forged = [
+            ("x-forwarded-for", "198.51.100.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil.test"),
+            ("x-real-ip", "198.51.100.1"),
+        ];
+        let answer = post(begin("127.0.0.1", &any, &header).await, &forged).await.expect("an answer");
+        let names = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip"];
+        let seen = names.map(|name| said(&answer, &format!("x-seen-{name}")).to_owned());
+        assert_eq!(seen, ["127.0.0.1", "http", "relay.test", ""], "{}", header.escape_ascii());
     }
     // Under TLS the header stands in front of it.
     let stream = begin("127.0.0.1", &tls, &v2(1)).await;
