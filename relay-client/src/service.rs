@@ -115,7 +115,7 @@ impl Manager {
                 format!("systemctl --user enable --now {name}"),
                 "loginctl enable-linger   # runs also while you are not logged in".to_owned(),
             ],
-            Self::Launchd => vec![format!("launchctl bootstrap gui/$(id -u) '{path}'")],
+            Self::Launchd => vec![format!("launchctl bootstrap gui/$(id -u) {}", shell_word(&path.to_string()))],
             Self::WindowsTask => {
                 vec![format!("schtasks /Create /TN {name} /XML \"{path}\""), format!("schtasks /Run /TN {name}")]
             }
@@ -131,6 +131,11 @@ impl Manager {
             Self::WindowsTask => format!("schtasks /Delete /TN {name} /F"),
         }
     }
+}
+
+/// One word of a shell's line, whatever stands in it.
+fn shell_word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 impl ServiceFile<'_> {
@@ -295,6 +300,17 @@ mod tests {
         assert_eq!(task.matches("<UserId>WORK\\anna</UserId>").count(), 2);
         for text in [plist, task] {
             assert!(text.starts_with("<?xml") && !text.contains('@'), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_printed_line_has_its_path_as_one_word() {
+        for path in ["/Users/ann/Library/edge.plist", "/Users/d'arc/$(id) `id`; & \"x\".plist", "''"] {
+            let [line] = Manager::Launchd.to_start("edge", Path::new(path)).try_into().unwrap();
+            let word = line.strip_prefix("launchctl bootstrap gui/$(id -u) ").unwrap();
+            let said = std::process::Command::new("/bin/sh").args(["-c", &format!("printf %s {word}")]).output();
+            let said = said.unwrap().stdout;
+            assert_eq!(String::from_utf8_lossy(&said), path, "{line}");
         }
     }
 
