@@ -2,8 +2,12 @@
 //!
 //! It is called as `COMMAND… present NAME VALUE` and `COMMAND… cleanup NAME VALUE`, and has ended well once the record
 //! can be seen. Invariants: it gets nothing of the relay's environment but `PATH`, `HOME` and `LANG`, no input, and a
-//! directory of nobody's; it and what it started end after [`PATIENCE`]; what it prints is read to a bound, and is for the
-//! log alone, and only where it failed: whoever wrote the hook knows what may stand there.
+//! directory of nobody's; a call ends after [`PATIENCE`], and then whatever is left of the hook's own process group with
+//! it; what it prints is read to a bound, and is for the log alone, and only where it failed: whoever wrote the hook knows
+//! what may stand there.
+//!
+//! A child of the hook's that goes on behind it is waited for while it holds an output of the hook open. One that has
+//! closed both, or left the group, is the operator's: nothing here ends it.
 
 use std::{process::Stdio, time::Duration};
 
@@ -94,7 +98,8 @@ async fn call_within(
     Err(HookFault { words, printed })
 }
 
-/// A program and all that it started. They end with this value.
+/// A program, and what it started that is still in its process group. They end with this value, unless the program has
+/// ended by itself.
 struct Group {
     child: Child,
     id: Option<Pid>,
