@@ -3,13 +3,15 @@
 //! `listen = "fd:NAME"` takes a socket that systemd (or anything that speaks its protocol: `LISTEN_PID`, `LISTEN_FDS`,
 //! `LISTEN_FDNAMES`, sd_listen_fds(3)) holds open across restarts, so that a restart refuses no connection: new ones
 //! wait in the socket's queue. `unix:PATH` is a socket in the file system; the one that a process before left there is
-//! removed, and never anything else.
+//! removed, and never anything else: not what another user made, and not what a process of this machine has bound, though
+//! it does not listen yet.
 
 use std::{
     fs, io,
     net::{SocketAddr, TcpListener},
     os::unix::{
-        fs::{FileTypeExt as _, PermissionsExt as _},
+        ffi::OsStrExt as _,
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
         net::UnixListener,
     },
     path::Path,
@@ -105,7 +107,16 @@ fn make_way(path: &Path) -> anyhow::Result<()> {
     if !there.file_type().is_socket() {
         bail!("{shown} is there and is no socket; name another path, or remove it yourself");
     }
+    let (owner, own) = (there.uid(), rustix::process::geteuid().as_raw());
+    if owner != own {
+        bail!(
+            "{shown} is a socket of the user {owner}, and the relay runs as {own}; if nobody needs it, remove it yourself"
+        );
+    }
     match knock(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_bound(path) => {
+            bail!("cannot listen on unix:{shown}; another process has it, and does not listen yet")
+        }
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
         // Without a place among those that wait, somebody is there all the same.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -115,6 +126,31 @@ fn make_way(path: &Path) -> anyhow::Result<()> {
         Err(error) => return Err(error).with_context(|| format!("unix:{shown} is somebody else's socket")),
     }
     fs::remove_file(path).with_context(|| format!("the socket of a process before, {shown}, cannot be removed"))
+}
+
+/// Whether a process has bound this very path, as far as the system tells: it knows of none in another network namespace,
+/// nor of one that named the path in another way. A connection to somebody who has ended is none.
+fn is_bound(path: &Path) -> bool {
+    let real = path.parent().and_then(|folder| fs::canonicalize(folder).ok()).zip(path.file_name());
+    let real = real.map(|(folder, name)| folder.join(name));
+    let is_it = |bound: &[u8]| [Some(path), real.as_deref()].into_iter().flatten().any(|it| it.as_os_str().as_bytes() == bound);
+    fs::read("/proc/net/unix").is_ok_and(|table| table.split(|byte| *byte == b'\n').filter_map(bound_path).any(is_it))
+}
+
+/// The path of a line of /proc/net/unix whose socket is connected to nobody (proc_net_unix(5): number, references,
+/// protocol, flags, type, state, inode, path).
+fn bound_path(line: &[u8]) -> Option<&[u8]> {
+    const UNCONNECTED: &[u8] = b"01";
+    let mut rest = line;
+    let mut column = || {
+        let end = rest.iter().position(|byte| *byte == b' ')?;
+        let (column, more) = rest.split_at(end);
+        rest = more.trim_ascii_start();
+        Some(column)
+    };
+    let state = (0..6).map(|_| column()).last()??;
+    let _inode = column()?;
+    (state == UNCONNECTED).then_some(rest)
 }
 
 /// Connects to a socket, and waits for nothing.
@@ -180,6 +216,20 @@ mod tests {
     }
 
     #[test]
+    fn a_bound_path_is_read_as_the_system_writes_it() {
+        for (line, path) in [
+            ("ffff9b8c: 00000002 00000000 00010000 0001 01   123 /run/a.sock", Some("/run/a.sock")),
+            ("ffff9b8c: 00000002 00000000 00000000 0001 01 12345 /run/a b.sock", Some("/run/a b.sock")),
+            ("ffff9b8c: 00000003 00000000 00000000 0001 03 12345 /run/a.sock", None),
+            ("ffff9b8c: 00000003 00000000 00000000 0001 01 12345", None),
+            ("Num       RefCount Protocol Flags    Type St Inode Path", None),
+            ("", None),
+        ] {
+            assert_eq!(bound_path(line.as_bytes()), path.map(str::as_bytes), "{line}");
+        }
+    }
+
+    #[test]
     fn only_a_socket_that_nobody_listens_on_makes_way() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("relay.sock");
@@ -197,10 +247,31 @@ mod tests {
         let _waits = UnixStream::connect(&full).unwrap();
         let error = format!("{:#}", bind_unix(&full, 0o600).unwrap_err());
         assert!(error.contains("another process does"), "{error}");
+        let bound = folder.path().join("bound.sock");
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.bind(&socket2::SockAddr::unix(&bound).unwrap()).unwrap();
+        let error = format!("{:#}", bind_unix(&bound, 0o600).unwrap_err());
+        assert!(error.contains("does not listen yet"), "{error}");
+        drop(socket);
+        drop(bind_unix(&bound, 0o600).unwrap());
+        // A connection that outlives its listener holds nobody up.
+        let waits = UnixStream::connect(&path).unwrap();
+        let _served = first.accept().unwrap();
         drop(first);
         let again = bind_unix(&path, 0o600).unwrap();
         assert!(UnixStream::connect(&path).is_ok(), "the stale one made way");
         drop(again);
+
+        if rustix::process::geteuid().is_root() {
+            let others = folder.path().join("others.sock");
+            drop(bind_unix(&others, 0o600).unwrap());
+            std::os::unix::fs::chown(&others, Some(65534), None).unwrap();
+            let error = format!("{:#}", bind_unix(&others, 0o600).unwrap_err());
+            assert!(error.contains("of the user 65534") && others.exists(), "{error}");
+        } else {
+            println!("skipped: only root can make a socket of another user");
+        }
+        drop(waits);
 
         let file = folder.path().join("precious");
         fs::write(&file, "mine").unwrap();
