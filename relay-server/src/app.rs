@@ -74,8 +74,8 @@ pub(crate) struct Sockets {
 
 /// What there is to say of a relay that serves.
 pub(crate) struct Started {
-    /// The first address where senders and agents come.
-    pub public: SocketAddr,
+    /// The first address where senders and agents come; `None` if they come by sockets in the file system alone.
+    pub public: Option<SocketAddr>,
     /// Every public listener.
     pub listeners: Vec<String>,
     pub http: Option<SocketAddr>,
@@ -118,7 +118,7 @@ impl App {
     pub(crate) async fn build(source: &ConfigSource, config: &Config, sockets: Sockets) -> anyhow::Result<Self> {
         let clock = Clock::default();
         let opened = open(config, &clock).await?;
-        let public = first_address(&sockets.public);
+        let public = sockets.public.iter().find_map(OpenListener::address);
         warn_of_open_sockets(&sockets.public);
         let first = runtime_config::first(source, &opened.store, &opened.vault, &clock).await?;
         let config = &first.config;
@@ -311,12 +311,6 @@ async fn open(config: &Config, clock: &Clock) -> anyhow::Result<Opened> {
     let (token, token_file) = admin::issue_token(&state).context("cannot write the admin token")?;
     let vault = Vault::new(Arc::clone(&store), SealKey::open(&key_file(config, &state)?)?, clock.clone());
     Ok(Opened { state, store, vault, token, token_file })
-}
-
-/// Where senders and agents come first. Behind a unix socket nobody comes by an address, and `public_url` is set.
-fn first_address(listeners: &[OpenListener]) -> SocketAddr {
-    let first = listeners.iter().find_map(OpenListener::address);
-    first.unwrap_or_else(|| SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 80)))
 }
 
 /// Where canaries come in: a listener that takes any connection.

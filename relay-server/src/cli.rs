@@ -265,9 +265,13 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
         started.warnings.iter().for_each(warn);
         let http = started.http.map(tracing::field::display);
         let listeners = started.listeners.join(", ");
-        tracing::info!(public = %started.public, admin = %started.admin, http, listeners, "listening");
+        let public = started.public.map(|public| public.to_string());
+        let public = public.as_ref().or(started.listeners.first()).map_or("", String::as_str);
+        tracing::info!(public, admin = %started.admin, http, listeners, "listening");
         if let Some(dev) = &dev {
-            terminal::note(&dev_banner(started.public, config.tls.is_some(), dev, &config.endpoints));
+            if let Some(public) = started.public {
+                terminal::note(&dev_banner(public, config.tls.is_some(), dev, &config.endpoints));
+            }
             terminal::note(&admin_banner(started));
             if let Some(page) = &started.page {
                 terminal::note(&format!("Look at what comes, in a browser (this address logs in once):\n  {page}\n"));

@@ -157,7 +157,8 @@ pub(crate) async fn first(
 
 pub(crate) struct RuntimeConfig {
     source: ConfigSource,
-    public: SocketAddr,
+    /// Where senders come, unless `public_url` says so; without an address it does.
+    public: Option<SocketAddr>,
     vault: Vault,
     store: Arc<dyn Store>,
     services: Services,
@@ -170,7 +171,7 @@ impl RuntimeConfig {
     pub(crate) fn build(
         source: ConfigSource,
         First { config, running, made }: First,
-        public: SocketAddr,
+        public: Option<SocketAddr>,
         vault: Vault,
         store: Arc<dyn Store>,
         services: Services,
@@ -407,7 +408,7 @@ fn identified(config: Config, made: &Made) -> Config {
 }
 
 /// Every runtime works by this from now on.
-fn follow(services: &Services, config: &Config, public: SocketAddr) {
+fn follow(services: &Services, config: &Config, public: Option<SocketAddr>) {
     services.meters.keep_only(|id| config.tokens.iter().any(|token| *token.id == *id));
     let canary = services.canaries.as_ref().map(|canaries| CanaryRoute {
         path: CANARY_PATH,
@@ -436,11 +437,12 @@ async fn remember(
     store.reach_back(reaches.collect(), begins, now).await
 }
 
-fn routes(config: &Config, metrics: &Metrics, meters: &TokenMeters, public: SocketAddr) -> Routes {
+fn routes(config: &Config, metrics: &Metrics, meters: &TokenMeters, public: Option<SocketAddr>) -> Routes {
     let first = config.server.listen.iter().find(|one| !matches!(one.at, Listen::Unix(_)));
     let scheme = if first.is_some_and(|first| first.tls) { "https" } else { "http" };
     let named = config.server.public_url.as_ref();
-    let url = named.map_or_else(|| format!("{scheme}://{public}"), |url| url.as_str().to_owned());
+    let own = || public.map(|public| format!("{scheme}://{public}")).unwrap_or_default();
+    let url = named.map_or_else(own, |url| url.as_str().to_owned());
     let trusted = config.server.trusted_proxies.clone();
     let front = named.filter(|_| trusted.is_empty()).map(PublicUrl::front);
     let trusted = Box::new(move |address| trusted.iter().any(|network| network.contains(address)));

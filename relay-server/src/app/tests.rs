@@ -106,7 +106,7 @@ async fn handle(arrivals: &mut Arrivals) -> String {
 #[tokio::test]
 async fn two_relays_serve_in_one_process_and_stop_each_for_itself() {
     let ((one, token), (other, others_token)) = (relay().await, relay().await);
-    let (to, elsewhere) = (one.started().public, other.started().public);
+    let (to, elsewhere) = (one.started().public.expect("an address"), other.started().public.expect("an address"));
     let mut agent = attach(to, &token).await;
     let (asked, response) = tokio::join!(handle(&mut agent), send(to, webhook(to)));
     assert_eq!(asked, "/orders?x=1 a webhook");
@@ -134,7 +134,7 @@ async fn the_spans_of_requests_and_attempts_name_event_endpoint_and_agent() {
     let (mut app, token) = built().await;
     app.workers = 1; // The log is this thread's.
     let relay = app.serve().expect("it serves");
-    let to = relay.started().public;
+    let to = relay.started().public.expect("an address");
     let kept = send(to, webhook(to)).await;
     let id = kept.headers()[names::EVENT_ID].to_str().expect("an id").to_owned();
     handle(&mut attach(to, &token).await).await;
