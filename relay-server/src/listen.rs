@@ -133,7 +133,8 @@ fn make_way(path: &Path) -> anyhow::Result<()> {
 fn is_bound(path: &Path) -> bool {
     let real = path.parent().and_then(|folder| fs::canonicalize(folder).ok()).zip(path.file_name());
     let real = real.map(|(folder, name)| folder.join(name));
-    let is_it = |bound: &[u8]| [Some(path), real.as_deref()].into_iter().flatten().any(|it| it.as_os_str().as_bytes() == bound);
+    let is_it =
+        |bound: &[u8]| [Some(path), real.as_deref()].into_iter().flatten().any(|it| it.as_os_str().as_bytes() == bound);
     fs::read("/proc/net/unix").is_ok_and(|table| table.split(|byte| *byte == b'\n').filter_map(bound_path).any(is_it))
 }
 

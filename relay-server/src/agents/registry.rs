@@ -53,7 +53,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) const REVOKED: &str = "the token is not valid any more";
 
 /// What one is told whose token counts only beside a certificate that it did not show.
-const UNCERTIFIED: &str = "the token counts only beside a client certificate by now, and this session showed none that fits";
+const UNCERTIFIED: &str =
+    "the token counts only beside a client certificate by now, and this session showed none that fits";
 
 const REPLACED: &str = "a newer session of this agent took over";
 
