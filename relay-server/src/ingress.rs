@@ -8,6 +8,7 @@ mod access;
 mod chunks;
 mod client;
 pub(crate) mod collect;
+mod frames;
 pub(crate) mod head;
 pub(crate) mod http_listen;
 mod listener;
@@ -25,6 +26,7 @@ mod streams;
 
 /// What connections and requests are held to, for the table of all limits.
 pub(crate) mod limits {
+    pub(crate) use super::frames::MAX_H2_EMPTY_FRAMES;
     pub(crate) use super::listener::{
         H2_WINDOW_BYTES, HANDSHAKE, HANDSHAKE_BYTES, MAX_H2_CAUSED_RESETS, MAX_H2_CONNECTIONS, MAX_H2_EARLY_RESETS,
         MAX_H2_STREAMS, MAX_H2_UNSENT_BYTES, MAX_HEADERS, PROXY_HEADER,

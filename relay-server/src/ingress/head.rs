@@ -29,6 +29,7 @@ use tokio::{
 
 use super::{
     chunks::{BodyAhead, Chunks, DoubtfulChunk},
+    frames::{FrameWatch, TooManyFrames},
     listener::MAX_HEADERS,
     slots::ConnectionSlot,
     socket::Stepped,
@@ -268,13 +269,21 @@ pub(crate) struct Watched<S> {
     settled: bool,
     /// Nothing is to be watched any more.
     is_agents: bool,
+    /// Over HTTP/2: what comes for nothing.
+    frames: Option<FrameWatch>,
     /// As long as the socket is there, whatever is spoken on it.
     _place: ConnectionSlot,
 }
 
 impl<S> Watched<S> {
     pub(crate) const fn new(stream: S, watch: Arc<Watch>, input: Arc<Input>, place: ConnectionSlot) -> Self {
-        Self { stream, watch, input, blocked: None, settled: false, is_agents: false, _place: place }
+        Self { stream, watch, input, blocked: None, settled: false, is_agents: false, frames: None, _place: place }
+    }
+
+    /// It speaks HTTP/2: frames are counted in the place of heads.
+    pub(crate) fn counts_frames(&mut self) {
+        self.watch.off();
+        self.frames = Some(FrameWatch::new());
     }
 
     /// Gives it to an agent's session. What is below it.
@@ -336,7 +345,13 @@ impl<S: AsyncRead + Stepped + Unpin> AsyncRead for Watched<S> {
         if let Poll::Ready(Ok(())) = read
             && !this.is_agents
         {
-            let saw = this.watch.saw(&buf.filled()[before..]);
+            let came = &buf.filled()[before..];
+            if let Some(frames) = &mut this.frames
+                && let Err(TooManyFrames) = frames.saw(came, this.input.sent())
+            {
+                return Poll::Ready(Err(io::Error::other("too many frames of HTTP/2 that carry nothing")));
+            }
+            let saw = this.watch.saw(came);
             return Poll::Ready(saw.map_err(io::Error::other));
         }
         read

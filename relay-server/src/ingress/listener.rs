@@ -263,13 +263,13 @@ impl Ingress {
             shown,
         };
         let service = stack::service(Arc::clone(&self.requests), Arc::new(connection));
-        let socket = TokioIo::new(Watched::new(socket, Arc::clone(&watch), Arc::clone(&input), place));
+        let mut socket = Watched::new(socket, watch, Arc::clone(&input), place);
         let outcome = match h2 {
             Some(_place) => {
-                watch.off();
-                Box::pin(self.serve_http2(socket, service, &input)).await
+                socket.counts_frames();
+                Box::pin(self.serve_http2(TokioIo::new(socket), service, &input)).await
             }
-            None => self.serve_http1(socket, service).await,
+            None => self.serve_http1(TokioIo::new(socket), service).await,
         };
         if let Err(error) = outcome {
             tracing::debug!(%error, "a connection broke");

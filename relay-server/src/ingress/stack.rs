@@ -74,7 +74,7 @@ pub(super) fn service(
                 access.answered(&mut response);
             }
             let turn = connection.watch.follow(response.status());
-            Ok(response.map(|inner| AnswerBody { inner, access, _open: open, _turn: turn }))
+            Ok(response.map(|inner| AnswerBody { inner, access, open, _turn: turn }))
         }
     })
 }
@@ -100,7 +100,7 @@ pub(super) struct AnswerBody {
     inner: ResponseBody,
     /// Its request's line in the access log, where there is one.
     access: Option<Box<AccessEntry>>,
-    _open: OpenRequest,
+    open: OpenRequest,
     _turn: Option<Turn>,
 }
 
@@ -119,6 +119,9 @@ impl Body for AnswerBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = asked(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Poll::Ready(Some(Ok(_))) = &frame {
+            self.open.sends();
+        }
         if let (Poll::Ready(frame), Some(access)) = (&frame, &mut self.access) {
             access.sent(frame.as_ref());
         }

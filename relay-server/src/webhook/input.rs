@@ -10,7 +10,10 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -22,7 +25,11 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep_until};
 
 #[derive(Debug)]
-pub(crate) struct Input(Mutex<State>);
+pub(crate) struct Input {
+    state: Mutex<State>,
+    /// Pieces of answers that were handed on.
+    sent: AtomicU64,
+}
 
 #[derive(Debug)]
 struct State {
@@ -41,7 +48,7 @@ struct State {
 
 impl Default for Input {
     fn default() -> Self {
-        Self(Mutex::new(State {
+        let state = State {
             ended: false,
             open: 0,
             holding: 0,
@@ -49,14 +56,15 @@ impl Default for Input {
             requests: 0,
             reader: None,
             bodies: Vec::new(),
-        }))
+        };
+        Self { state: Mutex::new(state), sent: AtomicU64::new(0) }
     }
 }
 
 impl Input {
     /// A request that has begun. Until it says otherwise, it outlasts the end of input.
     pub(crate) fn open(self: &Arc<Self>) -> OpenRequest {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.open += 1;
         state.holding += 1;
         state.requests += 1;
@@ -66,7 +74,7 @@ impl Input {
 
     /// The input has ended. Whether the end is to be held back; the task is woken when that is over.
     pub(crate) fn holds_back(&self, cx: &Context<'_>) -> bool {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if !state.ended {
             state.ended = true;
             state.bodies.drain(..).for_each(|(_, body)| body.wake());
@@ -81,7 +89,7 @@ impl Input {
         loop {
             let now = Instant::now();
             let due = {
-                let state = self.0.lock();
+                let state = self.state.lock();
                 let busy = state.open > 0;
                 let since = if busy { now } else { state.last };
                 since + limit
@@ -95,12 +103,17 @@ impl Input {
 
     /// Since when no request is open.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
-        let state = self.0.lock();
+        let state = self.state.lock();
         (state.open == 0).then_some(state.last)
     }
 
+    /// Pieces of answers that were handed on so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn was_used(&self) -> bool {
-        self.0.lock().requests > 0
+        self.state.lock().requests > 0
     }
 }
 
@@ -127,8 +140,13 @@ impl OpenRequest {
     /// The request is given up when the connection's input ends.
     pub(crate) fn end_with_input(&mut self) {
         if std::mem::replace(&mut self.holds, false) {
-            self.input.0.lock().release();
+            self.input.state.lock().release();
         }
+    }
+
+    /// A piece of its answer is handed on.
+    pub(crate) fn sends(&self) {
+        self.input.sent.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn body(&self, inner: Incoming) -> RequestBody {
@@ -138,7 +156,7 @@ impl OpenRequest {
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        let mut state = self.input.0.lock();
+        let mut state = self.input.state.lock();
         state.open -= 1;
         state.last = Instant::now();
         if self.holds {
@@ -170,7 +188,7 @@ impl Body for RequestBody {
             return Poll::Ready(frame.map(|frame| frame.map_err(|_| BrokenOff)));
         }
         // hyper has handed on all that came, so that nothing more will.
-        let mut state = this.input.0.lock();
+        let mut state = this.input.state.lock();
         if state.ended {
             return Poll::Ready(Some(Err(BrokenOff)));
         }
@@ -194,7 +212,7 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if self.waits {
-            self.input.0.lock().bodies.retain(|(id, _)| *id != self.id);
+            self.input.state.lock().bodies.retain(|(id, _)| *id != self.id);
         }
     }
 }
