@@ -150,6 +150,7 @@ async fn run(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(MAX_HEAD_BYTES)
+        .max_header_size(MAX_HEAD_BYTES)
         // Who has said everything may still wait for the answer.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);

@@ -355,7 +355,8 @@ impl Ingress {
             .max_send_buf_size(MAX_H2_UNSENT_BYTES)
             .initial_stream_window_size(H2_WINDOW_BYTES)
             .initial_connection_window_size(H2_WINDOW_BYTES)
-            .max_header_list_size(u32::try_from(self.max_head).unwrap_or(u32::MAX))
+            // h2 refuses a list that is as large as this.
+            .max_header_list_size(u32::try_from(self.max_head + 1).unwrap_or(u32::MAX))
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10));
         let mut connection = pin!(builder.serve_connection(socket, service));
@@ -387,7 +388,8 @@ impl Ingress {
         S: HttpService<Incoming, ResBody = AnswerBody, Error = Infallible, Future: Send + 'static>,
     {
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(self.timeouts.header).max_buf_size(self.max_head);
+        builder.timer(TokioTimer::new()).header_read_timeout(self.timeouts.header);
+        builder.max_buf_size(self.max_head).max_header_size(self.max_head);
         let mut connection = pin!(builder.serve_connection(socket, service).with_upgrades());
         let leaving = async {
             self.open.closing.cancelled().await;

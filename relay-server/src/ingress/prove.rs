@@ -45,7 +45,7 @@ pub(super) enum Proven {
 }
 
 pub(super) struct Prover {
-    /// Largest request head, in bytes; hyper's own bound is a little above it.
+    /// Largest request head, in bytes. hyper holds to it over HTTP/1.1, and to another count over HTTP/2.
     pub(super) max_head: usize,
     pub(super) timeouts: Timeouts,
     pub(super) memory: Arc<MemoryBudget>,
