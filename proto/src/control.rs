@@ -499,3 +499,24 @@ fn small(value: Bytes) -> Result<u32, ProtocolError> {
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hello_has_so_many_offers_and_no_more() {
+        let offer = Offer { endpoint: "github".into(), ..Offer::default() };
+        let hello = Hello { instance: [7; 16], offers: vec![offer; MAX_OFFERS], ..Hello::default() };
+        let mut most = BytesMut::new();
+        hello.encode(PeerLimits::default(), &mut most);
+        let (read, _) = Hello::decode(most.clone().freeze()).expect("as many as there may be");
+        assert_eq!(read.offers.len(), MAX_OFFERS);
+        // This crate sends no more, and another one may.
+        let mut another = BytesMut::new();
+        put_bytes(&mut another, tag::OFFER_ENDPOINT, b"github");
+        put_bytes(&mut most, tag::OFFER, &another);
+        let refused = Hello::decode(most.freeze()).expect_err("one past it");
+        assert_eq!(refused, ProtocolError::TooLarge { what: "number of offers" });
+    }
+}

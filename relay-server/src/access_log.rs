@@ -7,6 +7,11 @@
 //! query that do are masked, as is the name of an endpoint that is its only secret; a line is one line, whatever a sender
 //! wrote.
 
+/// What its lines are held to, for the table of all limits.
+pub(crate) mod limits {
+    pub(crate) use super::{MAX_TEXT, MAX_WAITING};
+}
+
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufWriter, Write},
@@ -29,10 +34,10 @@ use serde::Serialize;
 use crate::throttle::Throttle;
 
 /// Lines that wait to be written. One takes 2 KiB at most.
-const MAX_WAITING: usize = 8192;
+pub(crate) const MAX_WAITING: usize = 8192;
 
 /// Longest text of a sender in a line, in characters.
-const MAX_TEXT: usize = 256;
+pub(crate) const MAX_TEXT: usize = 256;
 
 static NOT_WRITTEN: Throttle = Throttle::new();
 
@@ -265,12 +270,13 @@ mod tests {
         assert_eq!(log.dropped(), 0);
     }
 
-    /// Writes once it is let go.
-    struct Stuck(Receiver<()>);
+    /// Says that it is to write, and writes once it is let go.
+    struct Stuck(mpsc::Sender<()>, Receiver<()>);
 
     impl Write for Stuck {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let _ = self.0.recv();
+            let _ = self.0.send(());
+            let _ = self.1.recv();
             Ok(bytes.len())
         }
 
@@ -280,20 +286,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_stands_still_costs_lines_that_are_counted() {
-        let (go_on, stuck) = mpsc::channel();
-        let log = AccessLog::over(Target::Stdout, Box::new(Stuck(stuck))).expect("a thread");
-        let written = 3 * MAX_WAITING;
-        (0..written).for_each(|_| log.write(&record("/a", "curl")));
-        assert!(log.dropped() > 0 && log.dropped() < written as u64, "{}", log.dropped());
+    async fn as_many_lines_wait_as_there_is_room_for_and_the_next_one_is_counted() {
+        let ((tell, begins), (go_on, stuck)) = (mpsc::channel(), mpsc::channel());
+        let log = AccessLog::over(Target::Stdout, Box::new(Stuck(tell, stuck))).expect("a thread");
+        log.write(&record("/a", "curl"));
+        begins.recv().expect("its reader stands still");
+        (0..MAX_WAITING).for_each(|_| log.write(&record("/a", "curl")));
+        assert_eq!(log.dropped(), 0);
+        (0..3).for_each(|_| log.write(&record("/a", "curl")));
+        assert_eq!(log.dropped(), 3);
         drop(go_on);
         log.close(Duration::from_secs(30)).await;
     }
 
     #[test]
     fn a_text_of_a_sender_is_cut_between_letters() {
-        let text = "ä".repeat(MAX_TEXT + 1);
-        assert_eq!(shortened(&text).chars().count(), MAX_TEXT);
+        for (letters, kept) in [(MAX_TEXT, MAX_TEXT), (MAX_TEXT + 1, MAX_TEXT)] {
+            assert_eq!(shortened(&"ä".repeat(letters)).chars().count(), kept);
+        }
         assert_eq!(shortened("short"), "short");
     }
 }

@@ -13,6 +13,11 @@
 mod judge;
 mod post;
 
+/// What is held to, for the table of all limits.
+pub(crate) mod limits {
+    pub(crate) use super::MAX_WAITING;
+}
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -40,7 +45,7 @@ use crate::{
 };
 
 /// Messages that wait to be posted.
-const MAX_WAITING: usize = 256;
+pub(crate) const MAX_WAITING: usize = 256;
 
 /// Where alerts go, and when.
 #[derive(Clone, Debug)]

@@ -35,7 +35,7 @@ pub(crate) mod who;
 pub(crate) mod limits {
     pub(crate) use super::{
         ask::{BODY_PATIENCE, MAX_BODY_BYTES},
-        sessions::{LOGINS_WINDOW, MAX_LOGINS},
+        sessions::{LOGINS_WINDOW, MAX_LOGINS, MAX_SESSIONS},
     };
 }
 

@@ -17,6 +17,14 @@
 
 mod windows;
 
+/// What is kept is held to, for the table of all limits.
+pub(crate) mod limits {
+    pub(crate) use super::{
+        MAX_TEXT_BYTES,
+        windows::{MAX_OF_ACTOR, MAX_OUTSIDERS, MAX_ROWS, MAX_WINDOWS},
+    };
+}
+
 use std::{
     fmt,
     net::IpAddr,
@@ -50,7 +58,7 @@ const ROUND: Duration = Duration::from_secs(1);
 const FORGET: Duration = Duration::from_secs(60);
 
 /// Most bytes of an object or of details.
-const MAX_TEXT_BYTES: usize = 1024;
+pub(crate) const MAX_TEXT_BYTES: usize = 1024;
 
 /// The result of what was done.
 pub(crate) const OK: &str = "ok";
@@ -62,6 +70,12 @@ static NOT_KEPT: Throttle = Throttle::new();
 pub(crate) struct AuditKeep {
     pub retention: Duration,
     pub max_bytes: u64,
+}
+
+impl Default for AuditKeep {
+    fn default() -> Self {
+        Self { retention: Duration::from_secs(365 * 24 * 60 * 60), max_bytes: 64 << 20 }
+    }
 }
 
 /// Who does something, and from where.
@@ -357,6 +371,18 @@ mod tests {
         assert_eq!((&*last.action, last.result.as_deref()), ("token.revoke", Some("left")));
         let again = Audit::build(&store, &Clock::default(), KEEP).await.expect("built");
         assert!(again.fresh_id() > last.id);
+    }
+
+    #[test]
+    fn a_text_in_a_row_ends_at_its_bound() {
+        let text = |bytes| Some("a".repeat(bytes));
+        for (bytes, kept) in [(MAX_TEXT_BYTES, MAX_TEXT_BYTES), (MAX_TEXT_BYTES + 1, MAX_TEXT_BYTES)] {
+            let deed = Deed { object: text(bytes), detail: text(bytes), ..deed("endpoint.delete") };
+            let row = deed.row(1, AuditClass::Actions, None);
+            assert_eq!([row.object, row.detail].map(|text| text.map(|text| text.len())), [Some(kept); 2]);
+        }
+        let whole = Deed { object: Some("ä".repeat(MAX_TEXT_BYTES)), ..deed("x") }.row(1, AuditClass::Actions, None);
+        assert_eq!(whole.object.map(|text| text.len()), Some(MAX_TEXT_BYTES), "between letters");
     }
 
     #[tokio::test(start_paused = true)]

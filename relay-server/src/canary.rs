@@ -8,6 +8,11 @@
 //! Invariants: the secret that signs them lives as long as the process and leaves it nowhere; what they leave in the
 //! store is removed after each round; a round is bounded in time and in canaries at a time.
 
+/// What each is held to, for the table of all limits.
+pub(crate) mod limits {
+    pub(crate) use super::{MAX_BODY_BYTES, PATIENCE};
+}
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -55,7 +60,7 @@ use crate::{
 pub(crate) const CANARY_PATH: &str = "/_relay/v1/canary";
 
 /// How long one may take, from its connection to its answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many are under way at a time.
 const AT_ONCE: usize = 8;
@@ -67,7 +72,7 @@ const ANSWER: StatusCode = StatusCode::NO_CONTENT;
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Largest body of one, in bytes.
-const MAX_BODY_BYTES: u64 = 1024;
+pub(crate) const MAX_BODY_BYTES: u64 = 1024;
 
 /// Events that are removed at a time.
 const SWEPT: usize = 500;

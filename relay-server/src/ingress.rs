@@ -31,7 +31,7 @@ pub(crate) mod limits {
         H2_WINDOW_BYTES, HANDSHAKE, HANDSHAKE_BYTES, MAX_H2_CAUSED_RESETS, MAX_H2_CONNECTIONS, MAX_H2_EARLY_RESETS,
         MAX_H2_STREAMS, MAX_H2_UNSENT_BYTES, MAX_HEADERS, PROXY_HEADER,
     };
-    pub(crate) use super::proxy_protocol::V2_BYTES;
+    pub(crate) use super::proxy_protocol::{V1_BYTES, V2_BYTES};
 }
 
 use std::{sync::Arc, time::Duration};

@@ -6,13 +6,16 @@
 
 mod admin;
 mod agents;
+mod clear;
 mod connections;
 mod exchanges;
 mod http2;
 mod memory;
+mod records;
 mod requests;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::{
     fmt::{self, Write as _},
@@ -21,7 +24,10 @@ use std::{
 
 use serde_json::json;
 
-use crate::config::{Config, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_STORE_BYTES, ProcessLimits};
+use crate::{
+    audit::AuditKeep,
+    config::{Config, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_STORE_BYTES, ProcessLimits},
+};
 
 /// How much, with its unit.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +83,7 @@ pub(crate) struct SetLimits {
     pub max_connections: usize,
     pub max_connections_per_address: usize,
     pub max_store_bytes: u64,
+    pub audit: AuditKeep,
 }
 
 impl Default for SetLimits {
@@ -86,6 +93,7 @@ impl Default for SetLimits {
             max_connections: MAX_CONNECTIONS,
             max_connections_per_address: MAX_CONNECTIONS_PER_ADDRESS,
             max_store_bytes: MAX_STORE_BYTES,
+            audit: AuditKeep::default(),
         }
     }
 }
@@ -97,20 +105,24 @@ impl From<&Config> for SetLimits {
             max_connections: config.server.max_connections,
             max_connections_per_address: config.server.max_connections_per_address,
             max_store_bytes: config.store.max_bytes,
+            audit: config.audit,
         }
     }
 }
 
 /// Every limit that somebody outside can reach.
 pub(crate) fn table(set: &SetLimits) -> Vec<LimitGroup> {
-    let layers: [fn(&SetLimits) -> LimitGroup; 7] = [
+    let layers: [fn(&SetLimits) -> LimitGroup; 10] = [
         connections::limits,
         requests::limits,
         http2::limits,
         memory::limits,
         exchanges::limits,
         agents::limits,
+        tokens::limits,
         admin::limits,
+        clear::limits,
+        records::limits,
     ];
     layers.map(|limits| limits(set)).into()
 }
@@ -142,7 +154,7 @@ struct Span(Duration);
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
-        match [("h", 3600), ("min", 60)].into_iter().find(|(_, unit)| seconds >= *unit && seconds.is_multiple_of(*unit))
+        match [("d", 24 * 3600), ("h", 3600), ("min", 60)].into_iter().find(|(_, unit)| seconds >= *unit && seconds.is_multiple_of(*unit))
         {
             Some((name, unit)) => write!(f, "{} {name}", seconds / unit),
             None => write!(f, "{seconds} s"),

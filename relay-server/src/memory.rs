@@ -208,6 +208,21 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_taken_up_to_its_last_byte_and_not_beyond() {
+        const WHOLE: usize = 8 * MIB;
+        let budget = Arc::new(MemoryBudget::new(WHOLE));
+        let (one, other) = (endpoint("one", WHOLE), endpoint("other", WHOLE));
+        let mut most = budget.take(&one.0, one.1, None, WHOLE - 1).expect("room");
+        assert!(budget.take(&other.0, other.1, None, 2).is_err(), "one byte is left");
+        assert_eq!((most.grow(1), budget.held()), (Ok(()), WHOLE));
+        assert_eq!(most.grow(1), Err(NoRoom));
+        assert!(budget.take(&other.0, other.1, None, 1).is_err());
+        drop(most);
+        assert!(budget.take(&other.0, other.1, None, WHOLE + 1).is_err());
+        assert!(budget.take(&other.0, other.1, None, WHOLE).is_ok());
+    }
+
+    #[test]
     fn a_share_is_never_below_one_whole_request() {
         let budget = Arc::new(MemoryBudget::new(100 * MIB));
         let large = endpoint("large", 90 * MIB);

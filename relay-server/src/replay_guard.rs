@@ -225,6 +225,19 @@ mod tests {
     }
 
     #[test]
+    fn as_many_marks_are_remembered_as_there_is_room_for_and_the_next_one_takes_the_oldests_place() {
+        let guard = ReplayGuard::default();
+        let most = u32::try_from(MAX_ENTRIES).unwrap();
+        let begin = |number| first(&guard, mark(number, 1000), 0).map(|new| new.ended(StatusCode::OK)).is_some();
+        assert!((0..most).all(begin), "all are new");
+        assert_eq!(guard.0.lock()["a"].entries.len(), MAX_ENTRIES);
+        assert!(begin(most), "one past it is new, too");
+        assert_eq!(guard.0.lock()["a"].entries.len(), MAX_ENTRIES);
+        assert!(!begin(most) && !begin(2), "the newest and the next to oldest are known");
+        assert!(begin(0), "the oldest is not");
+    }
+
+    #[test]
     fn memory_ends_with_the_tolerance_and_is_bounded() {
         let guard = ReplayGuard::default();
         first(&guard, mark(1, 100), 0).expect("new").ended(StatusCode::OK);

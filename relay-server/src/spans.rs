@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// Spans that wait for the collector. One takes about half a KiB.
-const MAX_WAITING: usize = 4096;
+pub(crate) const MAX_WAITING: usize = 4096;
 
 const INTERNAL: i32 = 1;
 const SERVER: i32 = 2;

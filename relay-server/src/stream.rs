@@ -37,10 +37,10 @@ use crate::{
 pub(crate) const MAX_STREAMS: usize = 64;
 
 /// Of them, those of the admin listener.
-const MAX_OF_ADMIN: usize = 16;
+pub(crate) const MAX_OF_ADMIN: usize = 16;
 
 /// Of them, those of one token.
-const MAX_OF_TOKEN: usize = 4;
+pub(crate) const MAX_OF_TOKEN: usize = 4;
 
 /// Who opens a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     control::{Attach, Attached, Offer, OfferState},
     frame::{FrameType, put_header},
-    limits::MAX_MESSAGE_BYTES,
+    limits::{MAX_HEAD_BYTES, MAX_MESSAGE_BYTES},
     message::Framing,
     outcome::OutcomeState,
 };
@@ -429,6 +429,43 @@ fn the_agents_limit_on_streams_binds_the_relay() {
 }
 
 #[test]
+fn a_head_at_its_limit_is_carried_and_a_longer_one_cannot_be_sent() {
+    let mut pair = Pair::open();
+    let asked = |target: usize| RequestHead { target: "/".repeat(target).into(), ..request() };
+    let most = (0..MAX_HEAD_BYTES).rev().find(|target| asked(*target).fits()).expect("some length fits");
+    let mut whole = BytesMut::new();
+    asked(most).encode(&mut whole);
+    // Its two lengths stand in front of its fields and of its headers.
+    let lengths = asked(most).encoded_len() - MAX_HEAD_BYTES;
+    assert!(whole.len() == MAX_HEAD_BYTES + lengths && lengths < 8, "{lengths}");
+    assert_eq!(pair.relay.open(asked(most + 1)), Err(OpenError::HeadTooLarge));
+    pair.relay.open(asked(most)).expect("it fits");
+    pair.run();
+    assert!(pair.agent_events().iter().any(|event| matches!(event, Event::Request { .. })));
+
+    let id = pair.ask(b"");
+    pair.run();
+    let answer = |value: usize| ResponseHead::new(200, [("x-long", "v".repeat(value))].into_iter().collect());
+    let most = (0..MAX_HEAD_BYTES).rev().find(|value| answer(*value).fits()).expect("some length fits");
+    assert_eq!(pair.agent.respond(id, answer(most + 1)), Err(SendError::HeadTooLarge));
+    pair.agent.respond(id, answer(most)).expect("it fits");
+    pair.run();
+    assert!(pair.relay_events().iter().any(|event| matches!(event, Event::Response { .. })));
+
+    // A peer that sends one all the same, with headers of one byte more than fit beside its fields.
+    let sent = |bytes: usize| {
+        let fields: &[u8] = &[4, 1, 2, 0x40, 200];
+        let mut payload = BytesMut::from(fields);
+        let line = |value: usize| HeaderBlock::from_iter([("x", "v".repeat(value))]);
+        let value = (0..bytes).rev().find(|value| line(*value).as_bytes().len() + 4 <= bytes).expect("one fits");
+        crate::varint::put(&mut payload, line(value).as_bytes().len() as u64);
+        payload.extend_from_slice(line(value).as_bytes());
+        payload.freeze()
+    };
+    assert_eq!(refused(Role::Relay, FrameType::Response, 0, 1, &sent(MAX_HEAD_BYTES + 1)), "head is over its limit");
+}
+
+#[test]
 fn what_the_agent_would_end_the_session_for_cannot_be_sent() {
     let mut pair = Pair::open();
     let long = "M".repeat(2000);
@@ -667,10 +704,16 @@ fn bytes_without_credit_end_the_session() {
     pair.run();
     pair.agent.respond(id, response(200)).expect("responds");
     pair.run();
-    let mut frame = BytesMut::new();
-    put_header(&mut frame, FrameType::Data, 0, id.get(), 16 * 1024 + 1);
-    frame.extend_from_slice(&vec![0; 16 * 1024 + 1]);
-    pair.relay.handle_bytes(pair.now, frame.freeze());
+    let data = |bytes: usize| {
+        let mut frame = BytesMut::new();
+        put_header(&mut frame, FrameType::Data, 0, id.get(), bytes);
+        frame.extend_from_slice(&vec![0; bytes]);
+        frame.freeze()
+    };
+    pair.relay.handle_bytes(pair.now, data(16 * 1024));
+    pair.run();
+    assert!(pair.relay.is_open(), "all of its first window");
+    pair.relay.handle_bytes(pair.now, data(1));
     pair.run();
     let Some(Event::Closed { close, .. }) = pair.relay_events().pop() else { panic!("closed") };
     assert_eq!(close.reason, "stream 1 went past its credit");

@@ -391,6 +391,12 @@ async fn requests_that_wait_for_one_endpoints_agent_leave_room_for_those_of_anot
     let other = tokio::spawn(wait("other"));
     tokio::task::yield_now().await;
     assert!(!other.is_finished(), "another endpoint has a share of its own");
+    for _ in 1..MAX_WAITERS / ENDPOINT_PART {
+        waiting.spawn(wait("other"));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(wait("third").await, Err(ChooseError::NoAgent));
+    assert_eq!(Instant::now() + Duration::from_secs(2), until, "one past them all is answered at once, too");
     assert_eq!(other.await.expect("runs"), Err(ChooseError::NoAgent));
     assert!(waiting.join_all().await.iter().all(Result::is_err));
 }

@@ -43,7 +43,7 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(12 * 3600);
 /// It ends after so long in any case.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
-const MAX_SESSIONS: usize = 100;
+pub(crate) const MAX_SESSIONS: usize = 100;
 /// A code is good for so long, once.
 const CODE_LIFE: Duration = Duration::from_secs(60);
 const MAX_CODES: usize = 100;

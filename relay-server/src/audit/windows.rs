@@ -17,16 +17,16 @@ use crate::{
 /// How long what is alike is counted before it has another row.
 const WINDOW: Duration = Duration::from_secs(60);
 
-const MAX_WINDOWS: usize = 4096;
+pub(crate) const MAX_WINDOWS: usize = 4096;
 
 /// Of these, those of people that show nothing that is known here.
-const MAX_OUTSIDERS: usize = 256;
+pub(crate) const MAX_OUTSIDERS: usize = 256;
 
 /// Of these, those of one token; beyond that its deeds are told apart no more by where they came from and what they were done to.
-const MAX_OF_ACTOR: usize = 64;
+pub(crate) const MAX_OF_ACTOR: usize = 64;
 
 /// Rows that wait to be written.
-const MAX_ROWS: usize = 4096;
+pub(crate) const MAX_ROWS: usize = 4096;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Likeness {
@@ -246,11 +246,46 @@ mod tests {
         assert_eq!((windows.outsiders, windows.lost_in_all()), (0, 0));
     }
 
+    /// Notes so many deeds of which none is like another; how many have a row of their own.
+    fn rows_of(windows: &mut Windows, deeds: impl IntoIterator<Item = Deed>) -> usize {
+        let now = Instant::now();
+        let rows = deeds.into_iter().map(|deed| windows.note(AuditClass::Refused, deed, "no", 1, now));
+        rows.filter(|has_row| *has_row).count()
+    }
+
+    #[test]
+    fn each_bound_of_what_is_told_apart_is_reached_and_not_passed() {
+        let strangers = |from: usize, to: usize| (from..to).map(|n| guess(u32::try_from(n).unwrap().to_be_bytes()));
+        let of_token = |token: usize, from: usize, to: usize| {
+            let name = Arc::from(format!("token-{token}"));
+            let actor = Actor::agent(&name, &name, IpAddr::from([192, 0, 2, 1]));
+            (from..to).map(move |n| Deed::new(actor.clone(), "event.read", Some(n.to_string())))
+        };
+        let mut windows = Windows::default();
+        assert_eq!(rows_of(&mut windows, strangers(0, MAX_OUTSIDERS)), MAX_OUTSIDERS);
+        assert_eq!(rows_of(&mut windows, strangers(MAX_OUTSIDERS, MAX_OUTSIDERS + 9)), 1, "one for all others");
+        assert_eq!(windows.open.len(), MAX_OUTSIDERS + 1);
+
+        assert_eq!(rows_of(&mut windows, of_token(0, 0, MAX_OF_ACTOR)), MAX_OF_ACTOR);
+        assert_eq!(rows_of(&mut windows, of_token(0, MAX_OF_ACTOR, MAX_OF_ACTOR + 9)), 1, "one for all its others");
+        assert_eq!(rows_of(&mut windows, of_token(1, 0, 1)), 1, "another token has its own");
+
+        let left = MAX_WINDOWS - windows.open.len();
+        let others = (2..).flat_map(|token| of_token(token, 0, MAX_OF_ACTOR)).take(left);
+        assert_eq!(rows_of(&mut windows, others), left);
+        assert_eq!((windows.open.len(), windows.lost_in_all()), (MAX_WINDOWS, 0));
+        assert_eq!((rows_of(&mut windows, of_token(1000, 0, 1)), windows.lost_in_all()), (0, 1));
+    }
+
     #[test]
     fn what_finds_no_place_is_counted() {
         let (mut windows, now) = (Windows::default(), Instant::now());
         let row = guess([1, 1, 1, 1]).row(7, AuditClass::Refused, None);
-        for _ in 0..MAX_ROWS + 5 {
+        for _ in 0..MAX_ROWS {
+            windows.push(row.clone());
+        }
+        assert_eq!(windows.lost_in_all(), 0);
+        for _ in 0..5 {
             windows.push(row.clone());
         }
         assert_eq!(windows.lost_in_all(), 5);

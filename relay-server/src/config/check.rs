@@ -305,10 +305,10 @@ fn inspect(main: &Section<'_>) -> Masks {
 }
 
 fn audit(main: &Section<'_>) -> AuditKeep {
-    let audit = main.section("audit", keys::AUDIT);
+    let (audit, usual) = (main.section("audit", keys::AUDIT), AuditKeep::default());
     AuditKeep {
-        retention: audit.duration("retention", 365 * DAY, DAY..=YEARS),
-        max_bytes: audit.size("max_size", 64 << 20, 1 << 20..=1 << 40),
+        retention: audit.duration("retention", usual.retention, DAY..=YEARS),
+        max_bytes: audit.size("max_size", usual.max_bytes, 1 << 20..=1 << 40),
     }
 }
 

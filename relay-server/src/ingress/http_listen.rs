@@ -30,17 +30,17 @@ use crate::{
 };
 
 /// Connections at a time, and those of one address.
-const MAX_CONNECTIONS: usize = 512;
-const MAX_PER_ADDRESS: usize = 16;
+pub(crate) const MAX_CONNECTIONS: usize = 512;
+pub(crate) const MAX_PER_ADDRESS: usize = 16;
 
 /// How long one may take from its first byte to its last.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Largest head, in bytes. hyper takes no less.
-const MAX_HEAD_BYTES: usize = 8 * 1024;
+pub(crate) const MAX_HEAD_BYTES: usize = 8 * 1024;
 
 /// Bytes of a body that are read, and thrown away.
-const MAX_BODY_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Where authorities look for proofs (RFC 8555, section 8.3).
 const PROOFS: &str = "/.well-known/acme-challenge/";
@@ -93,6 +93,7 @@ async fn run(stream: TcpStream, routes: &SharedRoutes, challenges: &Challenges) 
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
         .max_buf_size(MAX_HEAD_BYTES)
+        .max_header_size(MAX_HEAD_BYTES)
         .keep_alive(false)
         .serve_connection(TokioIo::new(TimedWrites::new(Transport::Tcp(stream), PATIENCE)), service)
         .await;

@@ -17,7 +17,7 @@ use crate::config::ProxyProtocol;
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Longest header of version 1, with its end (the specification's section 2.1).
-const V1_BYTES: usize = 107;
+pub(crate) const V1_BYTES: usize = 107;
 
 /// Most that may follow version 2's fixed part: addresses, and additions such as a certificate.
 pub(crate) const V2_BYTES: usize = 4096;
@@ -221,6 +221,22 @@ mod tests {
             v2(0x20, 0x00, &[0; V2_BYTES + 1]),
         ] {
             assert!(judge(&bytes, ProxyProtocol::Any).0.is_err(), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_header_at_its_limit_is_read_and_a_longer_one_is_not() {
+        let line = |bytes: usize| {
+            let around = "PROXY UNKNOWN \r\n".len();
+            format!("PROXY UNKNOWN {}\r\n", "x".repeat(bytes - around)).into_bytes()
+        };
+        for (header, is_read) in [
+            (line(V1_BYTES), true),
+            (line(V1_BYTES + 1), false),
+            (v2(0x20, 0x00, &[0; V2_BYTES]), true),
+            (v2(0x20, 0x00, &[0; V2_BYTES + 1]), false),
+        ] {
+            assert_eq!(judge(&header, ProxyProtocol::Any).0.is_ok(), is_read, "{} bytes", header.len());
         }
     }
 

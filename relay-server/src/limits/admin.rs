@@ -4,7 +4,7 @@ use super::{
     LimitAmount::{Rate, Time},
     LimitGroup, SetLimits, bytes, count, group,
 };
-use crate::{admin::limits as admin, api::limits as api, stream::MAX_STREAMS};
+use crate::{admin::limits as admin, api::limits as api, stream};
 
 pub(super) fn limits(_set: &SetLimits) -> LimitGroup {
     group(
@@ -30,7 +30,7 @@ pub(super) fn limits(_set: &SetLimits) -> LimitGroup {
                 Time(admin::ANSWER),
                 None,
                 "504 `timeout`; closed",
-                &["who_never_reads_what_it_asked_for_is_let_go"],
+                &["who_never_reads_from_the_admin_listener_is_let_go"],
             ),
             (
                 "body of a request to the API, on the public listener, too",
@@ -47,7 +47,7 @@ pub(super) fn limits(_set: &SetLimits) -> LimitGroup {
                 &["the_admin_listener_bounds_heads_and_bodies"],
             ),
             (
-                "logins of an address that fail",
+                "logins of an address",
                 Rate(api::MAX_LOGINS.into(), api::LOGINS_WINDOW),
                 None,
                 "429 `too_many_logins`",
@@ -55,10 +55,31 @@ pub(super) fn limits(_set: &SetLimits) -> LimitGroup {
             ),
             (
                 "streams of news",
-                count(MAX_STREAMS, "streams"),
+                count(stream::MAX_STREAMS, "streams"),
                 None,
                 "429 `too_many_streams`",
                 &["a_stream_ends_with_the_relay_or_with_the_right_to_see_and_there_are_so_many"],
+            ),
+            (
+                "of those, by the admin token",
+                count(stream::MAX_OF_ADMIN, "streams"),
+                None,
+                "429 `too_many_streams`",
+                &["a_stream_ends_with_the_relay_or_with_the_right_to_see_and_there_are_so_many"],
+            ),
+            (
+                "of those, by one token",
+                count(stream::MAX_OF_TOKEN, "streams"),
+                None,
+                "429 `too_many_streams`",
+                &["a_stream_ends_with_the_relay_or_with_the_right_to_see_and_there_are_so_many"],
+            ),
+            (
+                "sessions of the page",
+                count(api::MAX_SESSIONS, "sessions"),
+                None,
+                "the one that was used longest ago ends",
+                &["the_idlest_of_a_hundred_sessions_makes_room"],
             ),
         ],
     )

@@ -74,14 +74,14 @@ pub(super) fn limits(set: &SetLimits) -> LimitGroup {
                 bytes(wire::MAX_HEAD_BYTES),
                 None,
                 "502 `handler_broken`",
-                &["what_the_agent_would_end_the_session_for_cannot_be_sent"],
+                &["a_head_at_its_limit_is_carried_and_a_longer_one_cannot_be_sent"],
             ),
             (
                 "endpoints in a hello",
                 count(wire::MAX_OFFERS, "endpoints"),
                 None,
                 "the session ends",
-                &["what_a_peer_may_not_do_ends_its_session_with_the_reason"],
+                &["a_hello_has_so_many_offers_and_no_more"],
             ),
             (
                 "bytes on a stream before further credit",

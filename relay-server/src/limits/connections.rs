@@ -48,14 +48,21 @@ pub(super) fn limits(set: &SetLimits) -> LimitGroup {
                 Time(ingress::PROXY_HEADER),
                 None,
                 "closed",
-                &["a_trusted_proxy_says_whose_a_connection_is_and_nobody_else_may"],
+                &["a_proxys_header_may_come_in_pieces_and_ends_at_its_deadline"],
+            ),
+            (
+                "header of a proxy, of version 1",
+                bytes(ingress::V1_BYTES),
+                None,
+                "closed",
+                &["a_header_at_its_limit_is_read_and_a_longer_one_is_not"],
             ),
             (
                 "header of a proxy, of version 2",
                 bytes(ingress::V2_BYTES),
                 None,
                 "closed",
-                &["what_is_no_header_is_refused"],
+                &["a_header_at_its_limit_is_read_and_a_longer_one_is_not"],
             ),
             (
                 "wait for a whole request head, from its first byte, and for the first one of a connection",

@@ -15,7 +15,7 @@ pub(super) fn limits(set: &SetLimits) -> LimitGroup {
                 count(ingress::MAX_H2_CONNECTIONS, "connections"),
                 None,
                 "more are offered HTTP/1.1",
-                &["everything_that_strangers_fill_at_once_stays_below_the_number_in_the_guide"],
+                &["connections_beyond_those_of_http_2_are_offered_http_1_1"],
             ),
             (
                 "streams of a connection",
@@ -37,6 +37,16 @@ pub(super) fn limits(set: &SetLimits) -> LimitGroup {
                 None,
                 "`GOAWAY`, `ENHANCE_YOUR_CALM`",
                 &["http_2_resets_beyond_their_limit_end_the_connection"],
+            ),
+            (
+                "frames in a row that neither begin a request nor carry a body",
+                Count(ingress::MAX_H2_EMPTY_FRAMES.into(), "frames"),
+                None,
+                "closed",
+                &[
+                    "so_many_frames_in_a_row_may_carry_nothing_and_no_more",
+                    "http_2_frames_that_carry_nothing_end_the_connection_beyond_their_limit",
+                ],
             ),
             (
                 "header list",

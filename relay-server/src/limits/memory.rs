@@ -15,7 +15,10 @@ pub(super) fn limits(set: &SetLimits) -> LimitGroup {
                 Bytes(set.process.body_budget),
                 Some("limits.body_budget"),
                 "503 `overloaded`",
-                &["everything_that_strangers_fill_at_once_stays_below_the_number_in_the_guide"],
+                &[
+                    "memory_is_taken_up_to_its_last_byte_and_not_beyond",
+                    "everything_that_strangers_fill_at_once_stays_below_the_number_in_the_guide",
+                ],
             ),
             (
                 "of those, one endpoint",
@@ -36,14 +39,17 @@ pub(super) fn limits(set: &SetLimits) -> LimitGroup {
                 Count(spool::MAX_FILES, "files"),
                 None,
                 "503 `store_full`; an endpoint has a half, a public address a quarter",
-                &["bodies_that_come_take_a_part_of_the_store_and_leave_the_rest_to_others"],
+                &["there_are_so_many_files_and_no_endpoint_or_address_has_all_of_them"],
             ),
             (
                 "calls that wait for the store; a quarter is for those that take nothing in",
                 count(queue::QUEUE, "calls"),
                 None,
                 "503 `overloaded`",
-                &["a_queue_that_is_full_says_so_at_once"],
+                &[
+                    "an_endpoint_has_half_of_the_queue_and_what_settles_has_room_beside_all_of_them",
+                    "a_queue_that_is_full_says_so_at_once",
+                ],
             ),
             (
                 "bytes of events that wait for the store",
@@ -71,7 +77,7 @@ pub(super) fn limits(set: &SetLimits) -> LimitGroup {
                 count(replay_guard::MAX_ENTRIES, "marks"),
                 None,
                 "the oldest gives way",
-                &["memory_ends_with_the_tolerance_and_is_bounded"],
+                &["as_many_marks_are_remembered_as_there_is_room_for_and_the_next_one_takes_the_oldests_place"],
             ),
         ],
     )
