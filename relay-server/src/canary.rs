@@ -93,7 +93,7 @@ pub(crate) struct Canaries {
     clock: Clock,
     answered: AtomicU64,
     failed: AtomicU64,
-    /// By token and agent; those that are attached.
+    /// By token and agent; those that are attached, and those whose session broke.
     seen: Mutex<BTreeMap<(String, String), Seen>>,
 }
 
@@ -174,10 +174,21 @@ impl Canaries {
             }
             present.insert(key);
         }
-        self.seen.lock().retain(|key, _| present.contains(key));
+        self.seen.lock().retain(|key, seen| present.contains(key) || self.is_missed(key, seen));
         if let Err(error) = self.sweep().await {
             tracing::debug!(%error, "canaries are still in the store; the next round removes them");
         }
+    }
+
+    /// Whether an agent that is away should be there: its session broke, and none has come since. That is one more round
+    /// without an answer.
+    fn is_missed(&self, (token, agent): &(String, String), seen: &mut Seen) -> bool {
+        let is_lost = self.registry.is_lost(token, agent);
+        if is_lost {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            seen.failures = seen.failures.saturating_add(1);
+        }
+        is_lost
     }
 
     fn note(&self, key: (String, String), took: Duration, sent: &anyhow::Result<()>) {

@@ -111,7 +111,7 @@ impl SessionHost {
             if let Some(held_back) = NOTHING_TO_SERVE.pass(&token) {
                 tracing::info!(held_back, "an agent offered nothing that it may serve");
             }
-            attached.ends("none of the offered endpoints was accepted");
+            attached.ends(CloseCode::Refused, "none of the offered endpoints was accepted");
             drop(attached);
             greeting.refuse(welcome, "none of the offered endpoints was accepted").await;
             return None;
@@ -184,7 +184,7 @@ impl SessionHost {
             () = self.attend(&session, arrivals) => unreachable!("it waits for ever"),
         };
         let token = Arc::clone(&session.token);
-        session.attached.ends(&close.reason);
+        session.attached.ends(close.code, &close.reason);
         drop(session);
         if let Some(held_back) = LEFT.pass(&token) {
             tracing::info!(code = ?close.code, reason = close.reason, held_back, "an agent left");

@@ -464,6 +464,55 @@ async fn a_canary_goes_the_whole_way_and_stands_in_no_list() {
 }
 
 #[tokio::test]
+async fn what_a_stranger_posts_as_a_canary_is_small_and_refused() {
+    let relay = relay(&format!("[canary]\nevery = \"1h\"\n{ASSURED}")).await;
+    let forged = [("webhook-id", "x"), ("webhook-timestamp", "1"), ("webhook-signature", "v1,AAAA")];
+    for (bytes, status) in [(1024, StatusCode::UNAUTHORIZED), (1025, StatusCode::PAYLOAD_TOO_LARGE)] {
+        let post = request("POST", "/_relay/v1/canary", &forged, vec![b'x'; bytes]);
+        assert_eq!(send(&relay.public, post).await.expect("answers").status(), status, "{bytes}");
+    }
+    let (code, listed) = relay.ask(&["event", "list", "--state", "refused"]).await.expect("runs");
+    assert_eq!((code, &*listed), (0, ""), "it is on nobody's record");
+}
+
+#[tokio::test]
+async fn a_canary_that_stops_is_told_of_and_so_is_its_return() {
+    // A session that stands still is over after ten seconds, and alerts are looked for every ten.
+    const LONG: Duration = Duration::from_secs(90);
+    let (receiver, mut posts) = listener(|| StatusCode::NO_CONTENT).await;
+    let alert = format!("[alert]\nurl = \"http://{}/\"\nsecret = \"env:ALERT\"\n", receiver.address);
+    let relay = relay(&format!("{alert}[canary]\nevery = \"1s\"\n{ASSURED}")).await;
+    let handler = Handler::echo().await.expect("a handler");
+    let mut agent = relay.agent("shop", &handler.port(), &["--name", "laptop"]).await.expect("attaches");
+    let mut leaves = relay.agent("shop", &handler.port(), &["--name", "leaves"]).await.expect("attaches");
+    let answered = "relay_canaries_total{outcome=\"answered\"}";
+    sample(&relay, answered, |answered| answered >= 4.0).await;
+    assert!(leaves.stop().await.expect("ends"), "this one is missed by nobody");
+    agent.signal("-STOP").await.expect("stands still");
+    let mut told = async |kind: &str| {
+        let (_, body) = timeout(LONG, posts.recv()).await.expect("in time").expect("one more");
+        let said: Value = serde_json::from_slice(&body).expect("JSON");
+        let (cause, subject) = (&said["data"]["cause"], &said["data"]["subject"]);
+        assert_eq!((&said["type"], cause, subject), (&kind.into(), &"canary".into(), &"test/laptop".into()), "{said}");
+    };
+    told("relay.alert.raised").await;
+    assert_eq!(sample(&relay, "relay_alerts_active{cause=\"canary\"}", |_| true).await, 1.0);
+    assert!(sample(&relay, "relay_canaries_total{outcome=\"failed\"}", |_| true).await >= 3.0);
+    let silence = "relay_canary_silence_seconds{token=\"test\",agent=\"laptop\"}";
+    assert!(sample(&relay, silence, |_| true).await >= 3.0);
+    let (code, said) = relay.ask(&["alert", "list"]).await.expect("ends");
+    assert!(code == 0 && said.contains("test/laptop") && !said.contains("leaves"), "{said}");
+
+    agent.signal("-CONT").await.expect("goes on");
+    let before = sample(&relay, answered, |_| true).await;
+    told("relay.alert.ended").await;
+    assert_eq!(sample(&relay, "relay_alerts_active{cause=\"canary\"}", |_| true).await, 0.0);
+    assert!(sample(&relay, answered, |answered| answered > before).await > before);
+    assert!(posts.try_recv().is_err(), "each is said once");
+    assert!(agent.stop().await.expect("ends"), "it came back by itself");
+}
+
+#[tokio::test]
 async fn every_metric_is_in_the_guide_with_its_unit_and_the_deployed_files_name_no_other() {
     let relay = relay(&format!("[canary]\nevery = \"1s\"\n{ASSURED}")).await;
     let handler = Handler::echo().await.expect("a handler");

@@ -10,7 +10,7 @@ use relay_proto::CloseCode;
 use relay_tunnel::Handle;
 use uuid::Uuid;
 
-use super::{Attached, Registry, Session, State};
+use super::{AgentIdentity, Attached, Registry, Session, State};
 use crate::agents::membership::{Epoch, Role};
 
 const MAX_GONE: usize = 256;
@@ -25,9 +25,18 @@ pub(super) struct SessionFacts {
     software: String,
     address: String,
     gone_why: String,
+    /// Whether neither side meant it to end.
+    broke: bool,
 }
 
-pub(super) type GoneAgents = VecDeque<(Timestamp, AgentRow)>;
+/// A session that ended.
+pub(super) struct GoneAgent {
+    at: Timestamp,
+    row: AgentRow,
+    broke: bool,
+}
+
+pub(super) type GoneAgents = VecDeque<GoneAgent>;
 
 impl Attached {
     /// Notes what people want to know of its agent.
@@ -37,9 +46,15 @@ impl Attached {
         facts.address = address.to_string();
     }
 
-    /// Notes why it ends.
-    pub(crate) fn ends(&self, why: &str) {
-        self.session.facts.lock().gone_why = why.chars().take(MAX_TEXT).collect();
+    /// Notes why it ends. One that was drained before was meant to.
+    pub(crate) fn ends(&self, code: CloseCode, why: &str) {
+        use CloseCode::{GoingAway, HeartbeatTimeout, Internal, Normal, ProtocolError, Refused, Replaced, Unauthorized};
+        let broke = match code {
+            GoingAway | HeartbeatTimeout | Internal | ProtocolError => !self.session.drained.load(Ordering::Relaxed),
+            Normal | Refused | Replaced | Unauthorized => false,
+        };
+        let mut facts = self.session.facts.lock();
+        (facts.gone_why, facts.broke) = (why.chars().take(MAX_TEXT).collect(), broke);
     }
 }
 
@@ -47,16 +62,27 @@ impl Registry {
     /// Those who are attached, and those who went.
     pub(crate) fn roster(&self) -> (Vec<AgentRow>, Vec<AgentRow>) {
         let (mut state, now) = (self.lock(), self.now());
-        state.gone.retain(|(at, _)| now.duration_since(*at) < GONE_FOR);
+        state.gone.retain(|gone| now.duration_since(gone.at) < GONE_FOR);
         let agents = state.sessions.values().map(|session| state.row(session)).collect();
-        let gone = state.gone.iter().rev().map(|(_, row)| row.clone()).collect();
+        let gone = state.gone.iter().rev().map(|gone| gone.row.clone()).collect();
         (agents, gone)
+    }
+
+    /// Whether an agent is away whose last session broke, as far as that is remembered.
+    pub(crate) fn is_lost(&self, token: &str, name: &str) -> bool {
+        let (state, now) = (self.lock(), self.now());
+        let is_it = |identity: &AgentIdentity| &*identity.token == token && &*identity.name == name;
+        let of_it = state.gone.iter().rev().find(|gone| gone.row.token == token && gone.row.name == name);
+        !state.sessions.values().any(|session| is_it(&session.identity))
+            && of_it.is_some_and(|gone| gone.broke && now.duration_since(gone.at) < GONE_FOR)
     }
 
     /// Ends a session; whether there was one.
     pub(crate) fn disconnect(&self, epoch: Epoch) -> bool {
         let state = self.lock();
-        let Some(handle) = state.sessions.get(&epoch).and_then(|session| session.handle.get()) else { return false };
+        let Some(session) = state.sessions.get(&epoch) else { return false };
+        let Some(handle) = session.handle.get() else { return false };
+        session.drained.store(true, Ordering::Relaxed);
         handle.close(CloseCode::GoingAway, "an operator of the relay disconnected it");
         true
     }
@@ -69,12 +95,15 @@ impl State {
             return;
         }
         let row = self.row(session);
-        let why = session.facts.lock().gone_why.clone();
+        let (why, broke) = {
+            let facts = session.facts.lock();
+            (facts.gone_why.clone(), facts.broke)
+        };
         let row = AgentRow { gone_at: Some(now.to_string()), gone_why: Some(why), in_flight: 0, ..row };
         if self.gone.len() >= MAX_GONE {
             self.gone.pop_front();
         }
-        self.gone.push_back((now, row));
+        self.gone.push_back(GoneAgent { at: now, row, broke });
     }
 
     fn row(&self, session: &Session) -> AgentRow {
