@@ -17,11 +17,11 @@ use relay_tests::{
     fidelity::wire::Wire,
     h2::{self, END_HEADERS, END_STREAM, Peer, frame, post},
     handler::{Handler, full},
-    process::{Agent, PATIENCE, Server},
+    process::{Agent, PATIENCE, Server, allow_open_files},
     sender::{request, send},
-    tls::{certificate, settings},
+    tls::{certificate, client, connect_as, settings},
 };
-use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, pki_types::CertificateDer};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -120,12 +120,12 @@ fn head_of(bytes: usize) -> String {
 async fn a_head_at_its_limit_passes_and_a_longer_one_is_refused() -> anyhow::Result<()> {
     let mut bounded = Bounded::start().await?;
     ensure!(bounded.ask(head_of(MAX_HEAD)).await?.0 == 200);
-    let (status, _) = bounded.ask(head_of(MAX_HEAD + 64)).await?;
+    let (status, _) = bounded.ask(head_of(MAX_HEAD + 1)).await?;
     ensure!(status == 431, "{status}");
     let target = |bytes: usize| head(&format!("/live/{}", "t".repeat(bytes)), "Content-Length: 0\r\n");
     let around = target(0).len();
     ensure!(bounded.ask(target(MAX_HEAD - around)).await?.0 == 200, "all of it may be the target");
-    ensure!(bounded.ask(target(MAX_HEAD + 64 - around)).await?.0 == 431);
+    ensure!(bounded.ask(target(MAX_HEAD + 1 - around)).await?.0 == 431);
     bounded.carries().await
 }
 
@@ -283,14 +283,17 @@ async fn keeps(relay: &Server, trusted: &CertificateDer<'static>) -> anyhow::Res
 
 #[tokio::test]
 async fn a_handshake_has_an_end_in_time_and_bytes() -> anyhow::Result<()> {
+    /// With these it is over, or too long.
+    const MAX_HANDSHAKE: usize = 24 * 1024;
     let (relay, trusted) = secure().await?;
     let mut said = Vec::new();
-    // A hello of 60 KiB, in records of 10 KiB: the third is beyond what a hello may take.
+    // A hello of 60 KiB, in records of 10 KiB.
     let mut long = TcpStream::connect(&relay.public).await?;
     let record = |first: &[u8]| [&[0x16, 3, 1, 40, 0], first, &vec![0; 40 * 256 - first.len()]].concat();
-    long.write_all(&[record(&[1, 0, 0xf0, 0]), record(&[])].concat()).await?;
-    ensure!(timeout(Duration::from_millis(500), long.read_to_end(&mut said)).await.is_err(), "20 KiB may come");
-    long.write_all(&record(&[])).await?;
+    let hello = [record(&[1, 0, 0xf0, 0]), record(&[]), record(&[])].concat();
+    long.write_all(&hello[..MAX_HANDSHAKE - 1]).await?;
+    ensure!(timeout(Duration::from_millis(500), long.read_to_end(&mut said)).await.is_err(), "so much may come");
+    long.write_all(&hello[MAX_HANDSHAKE - 1..MAX_HANDSHAKE]).await?;
     let ended = timeout(Duration::from_secs(5), long.read_to_end(&mut said)).await;
     ensure!(ended.is_ok(), "it is held though it is too long");
 
@@ -299,6 +302,93 @@ async fn a_handshake_has_an_end_in_time_and_bytes() -> anyhow::Result<()> {
     let _ = timeout(PATIENCE, slow.read_to_end(&mut said)).await.context("it is held for ever")?;
     let took = began.elapsed();
     ensure!(took >= Duration::from_secs(9) && took < Duration::from_secs(15), "after {took:?}");
+    keeps(&relay, &trusted).await
+}
+
+#[tokio::test]
+async fn a_proxys_header_may_come_in_pieces_and_ends_at_its_deadline() -> anyhow::Result<()> {
+    let config = format!(
+        "trusted_proxies = [\"127.0.0.1/32\"]\n[[server.listen]]\naddr = \"127.0.0.1:0\"\n\
+         [[server.listen]]\naddr = \"127.0.0.1:0\"\nproxy_protocol = \"v1\"\n{ENDPOINTS}"
+    );
+    let relay = Server::start(Path::new(env!("CARGO_BIN_EXE_demo")), "", &config, &[]).await?;
+    let proxied = &relay.listeners[1];
+    let mut slow = Wire::connect(proxied).await?;
+    for piece in ["PRO", "XY TCP4 203.0.113.9 192.0.2.1", " 4242 443\r", "\n"] {
+        ensure!(timeout(Duration::from_millis(300), slow.head()).await.is_err(), "nothing is answered before its end");
+        slow.write(piece).await?;
+    }
+    slow.write(head("/kept/x", "Content-Length: 0\r\n")).await?;
+    ensure!(answer(&mut slow).await?.0 == 200);
+    // Its line would be too long after twice that time.
+    let took = dribble(proxied, b"PROXY TCP4 203.0.113.9").await?;
+    ensure!(took >= Duration::from_millis(4900) && took < Duration::from_secs(9), "after {took:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn connections_beyond_those_of_http_2_are_offered_http_1_1() -> anyhow::Result<()> {
+    const MOST: usize = 256;
+    if !allow_open_files(2048).await {
+        println!("skipped: this machine allows too few open files");
+        return Ok(());
+    }
+    let (relay, trusted) = secure().await?;
+    let mut both = ClientConfig::clone(&*client(&trusted, b"h2")?);
+    both.alpn_protocols.push(b"http/1.1".to_vec());
+    let both = Arc::new(both);
+    let agreed = async || {
+        let stream = connect_as(&relay.public, "localhost", &both).await?;
+        let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        anyhow::Ok((stream, is_h2))
+    };
+    let mut open = Vec::new();
+    for number in 0..MOST {
+        let (stream, is_h2) = agreed().await?;
+        ensure!(is_h2, "only {number} speak it");
+        open.push(stream);
+    }
+    let (mut beyond, is_h2) = agreed().await?;
+    ensure!(!is_h2, "one more than there may be");
+    beyond.write_all(head("/kept/x", "Content-Length: 0\r\n").as_bytes()).await?;
+    let mut said = [0; 12];
+    beyond.read_exact(&mut said).await?;
+    ensure!(said == *b"HTTP/1.1 200", "it is served all the same");
+    open.pop();
+    let again = async {
+        while !agreed().await?.1 {}
+        anyhow::Ok(())
+    };
+    timeout(PATIENCE, again).await.context("the place is not given again")?
+}
+
+#[tokio::test]
+async fn http_2_frames_that_carry_nothing_end_the_connection_beyond_their_limit() -> anyhow::Result<()> {
+    const MOST: u32 = 10_000;
+    /// Of its settings, and of the word that it has those of the relay.
+    const BEGUN: u32 = 2;
+    let (relay, trusted) = secure().await?;
+    // Each number is answered before the next thousand go out.
+    let ping = async |peer: &mut Peer, count: u32| {
+        for begin in (0..count).step_by(1000) {
+            let numbers = begin..count.min(begin + 1000);
+            let last = u64::from(numbers.end).to_be_bytes();
+            let some = numbers.map(|number| frame(h2::PING, 0, 0, &u64::from(number + 1).to_be_bytes()));
+            peer.write(some.collect::<Vec<_>>().concat()).await?;
+            peer.until(|frame| frame.kind == h2::PING && frame.flags == h2::ACK && frame.payload == last).await?;
+        }
+        anyhow::Ok(())
+    };
+    let mut peer = Peer::connect(&relay.public, &trusted).await?;
+    ping(&mut peer, MOST - BEGUN).await.context("so many may come")?;
+    ping(&mut peer, 1).await.err().context("one more ends it")?;
+    // Whoever does something between them has as many again.
+    let mut peer = Peer::connect(&relay.public, &trusted).await?;
+    for stream in [1, 3, 5] {
+        ping(&mut peer, 6000).await?;
+        peer.write(post(stream, "/kept/x", b"", END_HEADERS | END_STREAM)).await?;
+        ensure!(peer.until(|frame| frame.stream == stream).await?.kind == h2::HEADERS);
+    }
     keeps(&relay, &trusted).await
 }
 
@@ -340,7 +430,7 @@ async fn http_2_resets_beyond_their_limit_end_the_connection() -> anyhow::Result
         let one = |number| [post(2 * number + 1, "/kept/x", b"", END_HEADERS), wrong(2 * number + 1)].concat();
         (0..streams).flat_map(one).collect()
     };
-    for (within, beyond) in [(given_up(20), given_up(200)), (provoked(256), provoked(257))] {
+    for (within, beyond) in [(given_up(20), given_up(21)), (provoked(256), provoked(257))] {
         let mut peer = Peer::connect(&relay.public, &trusted).await?;
         peer.write([within, frame(h2::PING, 0, 0, b"8 octets")].concat()).await?;
         let last = peer.until(|frame| ping(frame) || frame.kind == h2::GOAWAY).await?;
@@ -357,10 +447,17 @@ async fn http_2_resets_beyond_their_limit_end_the_connection() -> anyhow::Result
 async fn an_http_2_header_list_over_its_limit_is_refused_and_the_connection_goes_on() -> anyhow::Result<()> {
     let (relay, trusted) = secure().await?;
     let mut peer = Peer::connect(&relay.public, &trusted).await?;
-    // Each counts as 32 bytes and its text (RFC 9113, section 6.5.2).
-    let lines = |count: usize| [&b"\x00\x01x\x64"[..], &[b'v'; 100]].concat().repeat(count);
-    let most = MAX_HEAD / (32 + 101) - 2; // Beside the pseudo-fields.
-    for (stream, lines, status) in [(1, lines(most), 0x88), (3, lines(most + 3), 0x48), (5, lines(most), 0x88)] {
+    // Each counts as 32 bytes and its text (RFC 9113, section 6.5.2), the four in front of a path as well.
+    let around = 4 * 32 + ":method:scheme:authority:path".len() + "POSThttpslocalhost/kept/x".len();
+    let lines = |bytes: usize| {
+        let (count, rest) = ((bytes - around) / 133 - 1, (bytes - around) % 133 + 100);
+        let whole = [&b"\x00\x01x\x64"[..], &[b'v'; 100]].concat().repeat(count);
+        // A length of 127 and more goes on in bytes of its own (RFC 7541, section 5.1).
+        [whole, vec![0, 1, b'x', 127, u8::try_from(rest - 127).expect("one byte")], vec![b'v'; rest]].concat()
+    };
+    for (stream, lines, status) in
+        [(1, lines(MAX_HEAD), 0x88), (3, lines(MAX_HEAD + 1), 0x48), (5, lines(MAX_HEAD), 0x88)]
+    {
         peer.write(post(stream, "/kept/x", &lines, END_HEADERS | END_STREAM)).await?;
         let answer = peer.until(|frame| frame.stream == stream).await?;
         ensure!(answer.kind == h2::HEADERS, "{answer:?}");
@@ -417,7 +514,7 @@ async fn the_admin_listener_bounds_heads_and_bodies() -> anyhow::Result<()> {
         head(&"a".repeat(bytes - head("").len()))
     };
     ensure!(ask(probe(MAX_HEAD)).await? == 200);
-    ensure!(ask(probe(MAX_HEAD + 64)).await? == 431);
+    ensure!(ask(probe(MAX_HEAD + 1)).await? == 431);
     let token = relay.admin_token()?;
     let question = |length: usize, body: &str| {
         format!(
@@ -444,4 +541,25 @@ async fn the_admin_listener_ends_a_slow_head_at_its_deadline() -> anyhow::Result
     let answer = send(&relay.admin, request("GET", "/livez", &[], "")).await?;
     ensure!(answer.status() == StatusCode::OK);
     Ok(())
+}
+
+#[tokio::test]
+async fn who_never_reads_from_the_admin_listener_is_let_go() -> anyhow::Result<()> {
+    /// How long something of an answer may wait to be taken.
+    const WAITS: Duration = Duration::from_secs(30);
+    let relay = start(ENDPOINTS).await?;
+    let before = relay.load().await?;
+    let (mut stream, began) = (TcpStream::connect(&relay.admin).await?, Instant::now());
+    let asks = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+    // The system may take a little more after that time, which begins it anew.
+    let asked: std::io::Result<()> = timeout(4 * WAITS, async {
+        loop {
+            stream.write_all(&asks).await?;
+        }
+    })
+    .await
+    .context("it is held for ever")?;
+    let took = began.elapsed();
+    ensure!(asked.is_err() && took >= WAITS - Duration::from_secs(1), "after {took:?}: {asked:?}");
+    relay.settles(&before).await
 }

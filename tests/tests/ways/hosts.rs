@@ -167,3 +167,38 @@ async fn one_address_takes_no_more_connections_than_its_share_unless_it_is_a_tru
         }
     }
 }
+
+#[tokio::test]
+async fn one_address_takes_no_more_of_the_listener_in_the_clear_than_its_share() {
+    const SHARE: usize = 16;
+    // Each stays open while the next one comes. One that is not let in is closed at once, the others after five seconds.
+    let script = "import socket, sys\n\
+        host, port = sys.argv[1].rsplit(':', 1)\n\
+        held = [socket.create_connection((host, int(port)), 20) for _ in range(int(sys.argv[2]))]\n\
+        closed = 0\n\
+        for wire in held:\n  \
+          wire.settimeout(0.1)\n  \
+          try:\n    \
+            closed += wire.recv(1) == b''\n  \
+          except TimeoutError:\n    \
+            pass\n  \
+          except OSError:\n    \
+            closed += 1\n\
+        print(closed)";
+    for (connections, closed) in [(SHARE, "0"), (SHARE + 1, "1")] {
+        let hosts = match Hosts::join() {
+            Ok(hosts) => hosts,
+            Err(why) => return println!("skipped: {why:#}"),
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let address = hosts.address(Host::Relay);
+        let clear = format!("http_listen = \"{address}:0\"\npublic_url = \"https://{address}\"\n");
+        let there = hosts.on(Host::Relay, program());
+        let config = clear + &tls(folder.path(), &address);
+        let relay = Server::start(there, &format!("{address}:0"), &config, &[]).await.expect("a relay");
+        let sender = hosts.on(Host::Agent, Path::new("python3"));
+        let output = sender.command().args(["-c", script, &relay.http, &connections.to_string()]).output().await;
+        let output = output.expect("python3 runs");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), closed, "{connections}: {output:?}");
+    }
+}

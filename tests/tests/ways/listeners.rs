@@ -1,6 +1,12 @@
 //! Public listeners: several at a time, the PROXY protocol, sockets in the file system, and the one that redirects.
 
-use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -8,8 +14,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use relay_tests::{
+    fidelity::wire::Wire,
     handler::Handler,
-    process::Server,
+    process::{PATIENCE, Server, allow_open_files},
     sender::{request, send},
     tls::{certificate, client},
 };
@@ -17,6 +24,7 @@ use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream, UnixStream},
+    time::timeout,
 };
 use tokio_rustls::TlsConnector;
 
@@ -228,4 +236,73 @@ async fn the_listener_in_the_clear_redirects_and_does_nothing_else() {
     let mut rest = Vec::new();
     let _ = slow.read_to_end(&mut rest).await; // It ends within five seconds.
     assert_eq!(ask("GET", "relay.test", "/").await.0, 308, "places are free again");
+}
+
+/// A relay with a listener in the clear.
+async fn in_the_clear() -> Server {
+    let config = format!("http_listen = \"127.0.0.1:0\"\npublic_url = \"https://relay.test\"\n{OPEN}");
+    Server::start(program(), "127.0.0.1:0", &config, &[]).await.expect("starts")
+}
+
+#[tokio::test]
+async fn the_listener_in_the_clear_bounds_heads_and_bodies() {
+    const MAX_HEAD: usize = 8 * 1024;
+    const MAX_BODY: usize = 64 * 1024;
+    let relay = in_the_clear().await;
+    let begin = async |bytes: String| {
+        let mut wire = Wire::connect(&relay.http).await.expect("connects");
+        wire.write(bytes).await.expect("writes");
+        wire
+    };
+    let status = async |wire: &mut Wire| {
+        let head = timeout(PATIENCE, wire.head()).await.expect("in time").expect("a head").expect("an answer");
+        head.status().expect("a status")
+    };
+    let head = |line: &str| format!("POST /open HTTP/1.1\r\nhost: relay.test\r\n{line}\r\n\r\n");
+    let of = |bytes: usize| head(&format!("x-long: {}", "a".repeat(bytes - head("x-long: ").len())));
+    assert_eq!(status(&mut begin(of(MAX_HEAD)).await).await, 308);
+    assert_eq!(status(&mut begin(of(MAX_HEAD + 1)).await).await, 431);
+    // It waits for a body that it can read to its end, and goes on without the rest of a longer one.
+    let mut wire = begin(head(&format!("content-length: {}", 2 * MAX_BODY))).await;
+    wire.write(vec![b'x'; MAX_BODY]).await.expect("is read");
+    assert!(timeout(Duration::from_millis(500), wire.head()).await.is_err(), "so much is read");
+    wire.write("x").await.expect("is read");
+    assert_eq!(status(&mut wire).await, 308);
+}
+
+#[tokio::test]
+async fn the_listener_in_the_clear_has_so_many_places_and_each_for_so_long() {
+    const PLACES: usize = 512;
+    const LASTS: Duration = Duration::from_secs(5);
+    if !allow_open_files(2048).await {
+        return println!("skipped: this machine allows too few open files");
+    }
+    let relay = in_the_clear().await;
+    let ask = async || send(&relay.http, request("GET", "/x", &[], "")).await.expect("answers").status().as_u16();
+    // One that goes on slowly ends all the same.
+    let mut slow = TcpStream::connect(&relay.http).await.expect("connects");
+    let began = Instant::now();
+    slow.write_all(b"GET / HTTP/1.1\r\nhost: relay.test\r\nx-slow: ").await.expect("writes");
+    while slow.write_all(b"a").await.is_ok() {
+        assert!(began.elapsed() < PATIENCE, "it is held for ever");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(began.elapsed() >= LASTS, "after {:?}", began.elapsed());
+
+    let (began, mut silent) = (Instant::now(), Vec::new());
+    while silent.len() < PLACES - 1 {
+        silent.push(TcpStream::connect(&relay.http).await.expect("connects"));
+    }
+    assert_eq!(ask().await, 308, "one place is left");
+    let there = began.elapsed();
+    silent.push(TcpStream::connect(&relay.http).await.expect("connects"));
+    let asked = ask();
+    tokio::pin!(asked);
+    if there < LASTS / 2 {
+        assert!(timeout(LASTS / 4, &mut asked).await.is_err(), "somebody has to go before");
+    } else {
+        println!("skipped: it took {there:?} to fill the places of a listener that are there for {LASTS:?}");
+    }
+    assert_eq!(timeout(PATIENCE, asked).await.expect("a place is free"), 308);
+    drop(silent);
 }

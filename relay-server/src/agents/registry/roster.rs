@@ -48,7 +48,9 @@ impl Attached {
 
     /// Notes why it ends. One that was drained before was meant to.
     pub(crate) fn ends(&self, code: CloseCode, why: &str) {
-        use CloseCode::{GoingAway, HeartbeatTimeout, Internal, Normal, ProtocolError, Refused, Replaced, Unauthorized};
+        use CloseCode::{
+            GoingAway, HeartbeatTimeout, Internal, Normal, ProtocolError, Refused, Replaced, Unauthorized,
+        };
         let broke = match code {
             GoingAway | HeartbeatTimeout | Internal | ProtocolError => !self.session.drained.load(Ordering::Relaxed),
             Normal | Refused | Replaced | Unauthorized => false,
