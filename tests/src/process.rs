@@ -315,7 +315,8 @@ impl Server {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("it does not settle: {now:?}, and before {before:?}");
+                let sockets = sockets(&self.child).unwrap_or_default();
+                bail!("it does not settle: {now:?}, and before {before:?}; its connections:\n{sockets}");
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -628,6 +629,26 @@ fn spawn_agent(command: &mut Command) -> anyhow::Result<Agent> {
 fn open_files(child: &Child) -> anyhow::Result<usize> {
     let id = child.id().context("it has ended")?;
     Ok(std::fs::read_dir(format!("/proc/{id}/fd"))?.count())
+}
+
+/// Its TCP sockets as the system tells of them: both ends, state, and the bytes that wait to be sent and to be read.
+fn sockets(child: &Child) -> anyhow::Result<String> {
+    let id = child.id().context("it has ended")?;
+    let links = std::fs::read_dir(format!("/proc/{id}/fd"))?.filter_map(|file| file.ok()?.path().read_link().ok());
+    let inode = |link: PathBuf| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned());
+    let own: Vec<String> = links.filter_map(inode).collect();
+    let mut told = String::new();
+    for table in ["tcp", "tcp6"] {
+        for line in std::fs::read_to_string(format!("/proc/{id}/net/{table}"))?.lines().skip(1) {
+            // proc(5): number, both ends, state, both queues, …, the inode.
+            let columns: Vec<_> = line.split_whitespace().collect();
+            if columns.get(9).is_some_and(|inode| own.iter().any(|one| one == inode)) {
+                told += &columns[1..5].join(" ");
+                told.push('\n');
+            }
+        }
+    }
+    Ok(told)
 }
 
 fn memory(child: &Child, name: &str) -> anyhow::Result<u64> {

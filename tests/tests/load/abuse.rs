@@ -1,9 +1,15 @@
 //! Slow and flooding peers at every listener, one kind after the other, beside good webhooks: none of those fails, the
 //! relay's memory and log stay bounded, and nothing is left when they have gone. Their rates and the times of good
 //! webhooks are printed, and held by nothing: the attackers share the processors with what they attack.
+//!
+//! `RELAY_ABUSE=NAME` has only kinds whose names hold that, `RELAY_ABUSE_TIMES=20` each of them so often. With
+//! `RELAY_ABUSE_APART=2000` attackers have a processor of their own and do so many things a second at most, while the
+//! relay, its agents, the handler and the good senders share the other one: what good webhooks then wait for is what the
+//! relay does for attackers, and not the attackers' own work. Without it a flood is as fast as it can be.
 
 use std::{
     path::Path,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -33,14 +39,19 @@ use tokio::{
     net::TcpStream,
     runtime::{Builder, Runtime},
     task::JoinSet,
-    time::{sleep, timeout, timeout_at},
+    time::{sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_rustls::client::TlsStream;
 
 use super::ceiling::{KIB, MAX_CONNECTIONS, MIB, number};
 
-/// How long each kind goes on.
+/// How long each kind goes on, and where it has a processor of its own: as long as its times have to be good for.
 const LASTS: Duration = Duration::from_millis(1200);
+const LASTS_APART: Duration = Duration::from_secs(5);
+
+/// Where attackers have a processor of their own: the relay's with all that is good, and theirs.
+const GOOD_CORE: usize = 0;
+const ATTACKERS_CORE: usize = 1;
 
 /// Between two good webhooks.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -57,20 +68,70 @@ const ENDPOINTS: &str = "[[endpoint]]\nname = \"good\"\nmode = \"live\"\ndeadlin
      [[endpoint]]\nname = \"kept\"\nmode = \"durable\"\nverify = \"none\"\n";
 const SECRET: &str = "a secret";
 
+/// What is asked for from outside.
+struct Form {
+    only: String,
+    times: usize,
+    /// Things a second that attackers do at most, on a processor of their own.
+    apart: Option<f64>,
+}
+
+impl Form {
+    fn from_env() -> Self {
+        let said = |name: &str| std::env::var(name).ok().filter(|said| !said.is_empty());
+        Self {
+            only: said("RELAY_ABUSE").unwrap_or_default(),
+            times: said("RELAY_ABUSE_TIMES").and_then(|said| said.parse().ok()).unwrap_or(1),
+            apart: said("RELAY_ABUSE_APART").and_then(|said| said.parse().ok()).filter(|rate| *rate > 0.0),
+        }
+    }
+
+    fn lasts(&self) -> Duration {
+        if self.apart.is_some() { LASTS_APART } else { LASTS }
+    }
+
+    fn program(&self) -> Program {
+        let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+        match self.apart {
+            Some(_) => Program::behind(program, ["taskset", "--cpu-list", &GOOD_CORE.to_string()]),
+            None => program.into(),
+        }
+    }
+
+    /// Has this thread run on one processor alone, where that is asked for.
+    fn pin(&self, core: usize) -> anyhow::Result<()> {
+        if self.apart.is_none() {
+            return Ok(());
+        }
+        let thread = std::fs::read_link("/proc/thread-self")?;
+        let thread = thread.file_name().context("a thread")?;
+        let pinned = Command::new("taskset").args(["--cpu-list", "--pid", &core.to_string()]).arg(thread).output()?;
+        ensure!(pinned.status.success(), "taskset: {}", String::from_utf8_lossy(&pinned.stderr));
+        Ok(())
+    }
+}
+
 /// Whom they attack.
 #[derive(Clone)]
 struct Target {
     public: Arc<str>,
+    clear: Arc<str>,
     admin: Arc<str>,
     trusted: CertificateDer<'static>,
     token: Arc<str>,
-    /// What they got done.
+    /// What they got done, since when, and how many times a second at most.
     done: Arc<AtomicU64>,
+    began: Instant,
+    rate: Option<f64>,
 }
 
 impl Target {
-    fn count(&self, more: u64) {
-        self.done.fetch_add(more, Ordering::Relaxed);
+    /// Counts what was done, and waits where that was too fast.
+    async fn count(&self, more: u64) {
+        let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
+        if let Some(rate) = self.rate {
+            sleep_until((self.began + Duration::from_secs_f64(done as f64 / rate)).into()).await;
+        }
     }
 
     async fn secure(&self) -> anyhow::Result<TlsStream<TcpStream>> {
@@ -88,7 +149,7 @@ impl Target {
         let write = async {
             loop {
                 writer.write_all(again).await?;
-                self.count(each);
+                self.count(each).await;
             }
         };
         tokio::select! {
@@ -101,7 +162,7 @@ impl Target {
     async fn push(&self, mut stream: impl AsyncWrite + Unpin, again: &[u8], each: u64) -> anyhow::Result<()> {
         loop {
             stream.write_all(again).await?;
-            self.count(each);
+            self.count(each).await;
         }
     }
 
@@ -111,14 +172,14 @@ impl Target {
         loop {
             stream.write_all(b"a").await?;
             stream.flush().await?;
-            self.count(1);
+            self.count(1).await;
             sleep(SLOW).await;
         }
     }
 
     /// Waits for the end.
     async fn stay(&self, mut stream: impl AsyncRead + Unpin) -> anyhow::Result<()> {
-        self.count(1);
+        self.count(1).await;
         stream.read_to_end(&mut Vec::new()).await?;
         Ok(())
     }
@@ -132,7 +193,7 @@ impl Target {
             for number in (0..1 << 28).step_by(8) {
                 let some: Vec<u8> = (number..number + 8).flat_map(&write).collect();
                 writer.write_all(&some).await?;
-                self.count(8);
+                self.count(8).await;
             }
             anyhow::Ok(())
         };
@@ -155,7 +216,7 @@ impl Target {
         while !said.ends_with(b"\r\n\r\n") {
             said.push(stream.read_u8().await?);
         }
-        self.count(1);
+        self.count(1).await;
         ensure!(said.starts_with(b"HTTP/1.1 101"), "no upgrade");
         Ok(stream)
     }
@@ -181,13 +242,13 @@ fn websocket(first: u8) -> Vec<u8> {
 const H2_STREAM: fn(u32) -> u32 = |number| 2 * number + 1;
 
 /// Each kind: its name, how many do it at a time, and one connection of it.
-const ATTACKS: [(&str, usize, Attack); 32] = [
+const ATTACKS: [(&str, usize, Attack); 37] = [
     (
         "connections that are closed at once",
         4,
         attack!(|it| {
             drop(it.plain(&it.public).await?);
-            it.count(1);
+            it.count(1).await;
             Ok(())
         }),
     ),
@@ -215,7 +276,7 @@ const ATTACKS: [(&str, usize, Attack); 32] = [
         2,
         attack!(|it| {
             drop(it.secure().await?);
-            it.count(1);
+            it.count(1).await;
             Ok(())
         }),
     ),
@@ -260,7 +321,7 @@ const ATTACKS: [(&str, usize, Attack); 32] = [
         attack!(|it| {
             let mut stream = it.secure().await?;
             stream.write_all(head("/large", "Content-Length: 0\r\n\r\n").as_bytes()).await?;
-            it.count(1);
+            it.count(1).await;
             std::future::pending::<()>().await;
             drop(stream);
             Ok(())
@@ -366,7 +427,7 @@ const ATTACKS: [(&str, usize, Attack); 32] = [
             peer.write(frame(h2::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await?;
             for number in 0..100 {
                 peer.write(post(H2_STREAM(number), "/large", b"", END_HEADERS | END_STREAM)).await?;
-                it.count(1);
+                it.count(1).await;
             }
             // It lives, as far as its pings can tell.
             loop {
@@ -394,6 +455,39 @@ const ATTACKS: [(&str, usize, Attack); 32] = [
             it.pour(stream, &websocket(0).repeat(100), 100).await
         }),
     ),
+    ("in the clear: connections that say nothing", 600, attack!(|it| it.stay(it.plain(&it.clear).await?).await)),
+    (
+        "in the clear: heads that come slowly",
+        200,
+        attack!(|it| it.dribble(it.plain(&it.clear).await?, head("/good", "A: ").as_bytes()).await),
+    ),
+    (
+        "in the clear: bodies that come slowly",
+        200,
+        attack!(|it| it
+            .dribble(it.plain(&it.clear).await?, head("/good", "Content-Length: 9000\r\n\r\n").as_bytes())
+            .await),
+    ),
+    (
+        "in the clear: connections that are closed at once",
+        4,
+        attack!(|it| {
+            drop(it.plain(&it.clear).await?);
+            it.count(1).await;
+            Ok(())
+        }),
+    ),
+    (
+        "in the clear: redirects",
+        4,
+        attack!(|it| {
+            let mut stream = it.plain(&it.clear).await?;
+            stream.write_all(head("/good", "Content-Length: 0\r\n\r\n").as_bytes()).await?;
+            stream.read_to_end(&mut Vec::new()).await?;
+            it.count(1).await;
+            Ok(())
+        }),
+    ),
     ("admin: connections that say nothing", 200, attack!(|it| it.stay(it.plain(&it.admin).await?).await)),
     (
         "admin: heads and bodies that come slowly",
@@ -418,8 +512,9 @@ const ATTACKS: [(&str, usize, Attack); 32] = [
 ];
 
 /// So many at a time, each again and again, until the time is over.
-async fn attack(target: &Target, at_a_time: usize, one: Attack) -> u64 {
-    let (end, mut attackers) = (Instant::now() + LASTS, JoinSet::new());
+async fn attack(target: &Target, lasts: Duration, at_a_time: usize, one: Attack) -> u64 {
+    let target = &Target { began: Instant::now(), ..target.clone() };
+    let (end, mut attackers) = (Instant::now() + lasts, JoinSet::new());
     for _ in 0..at_a_time {
         let target = target.clone();
         attackers.spawn(async move {
@@ -445,10 +540,13 @@ struct Good {
 }
 
 impl Good {
-    fn start(target: &Target) -> Self {
-        let (stop, target) = (Arc::new(AtomicBool::new(false)), target.clone());
+    fn start(target: &Target, form: &Arc<Form>) -> Self {
+        let (stop, target, form) = (Arc::new(AtomicBool::new(false)), target.clone(), Arc::clone(form));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || runtime()?.block_on(webhooks(&target, &stopped)));
+        let thread = std::thread::spawn(move || {
+            form.pin(GOOD_CORE)?;
+            runtime()?.block_on(webhooks(&target, &stopped))
+        });
         Self { stop, thread }
     }
 
@@ -507,11 +605,23 @@ async fn whoever_is_slow_or_floods_spoils_no_good_webhook_and_leaves_nothing_beh
         println!("skipped: this machine allows too few open files");
         return Ok(());
     }
+    let form = Arc::new(Form::from_env());
+    // The handler is on this thread.
+    form.pin(GOOD_CORE)?;
+    match form.apart {
+        Some(rate) => println!(
+            "apart: processor {GOOD_CORE} has the relay, its agents, the handler and good senders, {ATTACKERS_CORE} has \
+             the attackers, who do {rate:.0} things a second at most"
+        ),
+        None => println!(
+            "together: attackers, relay and good senders share all processors; RELAY_ABUSE_APART=2000 parts them"
+        ),
+    }
     let folder = tempfile::tempdir()?;
     let trusted = certificate(folder.path())?;
-    let config = format!("{}{ENDPOINTS}", settings(folder.path()));
-    let program = Path::new(env!("CARGO_BIN_EXE_demo"));
-    let mut relay = Server::start(program, "127.0.0.1:0", &config, &[("HOOK", SECRET)]).await?;
+    let clear = "http_listen = \"127.0.0.1:0\"\npublic_url = \"https://localhost\"\n";
+    let config = format!("{clear}{}{ENDPOINTS}", settings(folder.path()));
+    let mut relay = Server::start(form.program(), "127.0.0.1:0", &config, &[("HOOK", SECRET)]).await?;
     let large = Bytes::from(vec![b'x'; 8 << 20]);
     let handler = Handler::start(move |request: Request<Incoming>| {
         let answer = if request.uri().path() == "/large" { large.clone() } else { Bytes::from_static(b"through") };
@@ -527,40 +637,75 @@ async fn whoever_is_slow_or_floods_spoils_no_good_webhook_and_leaves_nothing_beh
     }
     let target = Target {
         public: relay.public.as_str().into(),
+        clear: relay.http.as_str().into(),
         admin: relay.admin.as_str().into(),
         trusted,
         token: relay.token.as_str().into(),
         done: Arc::default(),
+        began: Instant::now(),
+        rate: form.apart,
     };
-    let good = Good::start(&target);
-    sleep(LASTS).await; // So long there is nobody else.
+    let good = Good::start(&target, &form);
+    sleep(form.lasts()).await; // So long there is nobody else.
     let baseline = good.stop().await.context("alone")?;
     let (before, mut most) = (relay.load().await?, 0);
-    println!("alone: p50 {:?}, p99 {:?}", at(&baseline, 0.5), at(&baseline, 0.99));
-    for (name, at_a_time, one) in ATTACKS {
-        relay.log_so_far();
-        let good = Good::start(&target);
-        // On a thread of their own, too: the handler is on this one.
-        let attackers = target.clone();
-        let attack = move || anyhow::Ok(runtime()?.block_on(attack(&attackers, at_a_time, one)));
-        let done = tokio::task::spawn_blocking(attack).await??;
-        most = most.max(relay.open_files()?);
-        let times = good.stop().await.with_context(|| format!("beside {name}"))?;
-        ensure!(done > 0, "nobody got anything done: {name}");
-        let p99 = at(&times, 0.99);
-        let ratio = p99.as_secs_f64() / at(&baseline, 0.99).as_secs_f64();
-        let rate = done as f64 / LASTS.as_secs_f64();
-        println!("{name}: {rate:.0}/s by {at_a_time}; {} good, p99 {p99:?}, {ratio:.1} times as long", times.len());
-        let lines = relay.log_so_far();
-        ensure!(lines.lines().count() <= LOG_LINES, "{name} fill the log:\n{lines}");
-        relay.settles(&before).await.with_context(|| format!("after {name}"))?;
+    println!("alone: {} good, p50 {:?}, p99 {:?}", baseline.len(), at(&baseline, 0.5), at(&baseline, 0.99));
+    let (mut kinds, mut near) = (0, 0);
+    for (name, at_a_time, one) in ATTACKS.into_iter().filter(|(name, ..)| name.contains(&form.only)) {
+        for _ in 0..form.times {
+            let beside = Beside::run(&mut relay, &target, &form, (at_a_time, one)).await;
+            let Beside { done, open, times } = beside.with_context(|| format!("beside {name}"))?;
+            ensure!(done > 0, "nobody got anything done: {name}");
+            most = most.max(open);
+            let p99 = at(&times, 0.99);
+            let ratio = p99.as_secs_f64() / at(&baseline, 0.99).as_secs_f64();
+            let rate = done as f64 / form.lasts().as_secs_f64();
+            println!("{name}: {rate:.0}/s by {at_a_time}; {} good, p99 {p99:?}, {ratio:.1} times as long", times.len());
+            (kinds, near) = (kinds + 1, near + usize::from(ratio <= 1.5));
+            let lines = relay.log_so_far();
+            ensure!(lines.lines().count() <= LOG_LINES, "{name} fill the log:\n{lines}");
+            relay.settles(&before).await.with_context(|| format!("after {name}"))?;
+        }
     }
+    ensure!(kinds > 0, "no kind is called {:?}", form.only);
+    println!("beside {near} of {kinds} the p99 was at most 1.5 times as long as alone");
     let peak = usize::try_from(relay.peak_memory()?)? / MIB;
     let ceiling = number(" MiB of memory at most") - (MAX_CONNECTIONS - most) * number(" KiB for each of them") / KIB;
     println!("the most: {peak} MiB; the ceiling of {most} descriptors: {ceiling} MiB");
     ensure!(peak < ceiling, "{peak} MiB");
     ensure!(relay.load().await?.sessions == agents.len(), "an agent was lost");
     Ok(())
+}
+
+/// What went on while one kind attacked.
+struct Beside {
+    /// What the attackers did, and how many descriptors the relay had then.
+    done: u64,
+    open: usize,
+    /// How long each good webhook took.
+    times: Vec<Duration>,
+}
+
+impl Beside {
+    async fn run(
+        relay: &mut Server,
+        target: &Target,
+        form: &Arc<Form>,
+        (at_a_time, one): (usize, Attack),
+    ) -> anyhow::Result<Self> {
+        relay.log_so_far();
+        let good = Good::start(target, form);
+        // On a thread of their own, too: the handler is on this one.
+        let (attackers, own) = (target.clone(), Arc::clone(form));
+        let attack = move || {
+            own.pin(ATTACKERS_CORE)?;
+            let done = runtime()?.block_on(attack(&attackers, own.lasts(), at_a_time, one));
+            anyhow::Ok(done)
+        };
+        let done = tokio::task::spawn_blocking(attack).await??;
+        let open = relay.open_files()?;
+        Ok(Self { done, open, times: good.stop().await? })
+    }
 }
 
 #[tokio::test]
