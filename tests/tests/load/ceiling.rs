@@ -1,7 +1,14 @@
 //! The memory ceiling of a relay with default limits: what strangers can fill is filled at once, and the most that the
 //! relay ever held stays below the number in the guide "Running a relay".
 
-use std::{cell::Cell, path::Path, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    fs::{File, OpenOptions},
+    path::Path,
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -12,6 +19,7 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use relay_server::agents::token::AgentToken;
 use relay_tests::{
     agents::Crowd,
     handler::{Handler, full},
@@ -21,7 +29,7 @@ use relay_tests::{
 };
 use rustls::pki_types::CertificateDer;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     sync::Semaphore,
     task::{JoinHandle, JoinSet},
@@ -38,6 +46,18 @@ const HEADS: usize = 3000;
 
 /// All other connections.
 const OTHERS: usize = 2500;
+
+/// Places of the listener in the clear.
+const CLEAR: usize = 512;
+
+/// Streams of news that the admin token may have, and tokens with as many as each may have of the rest.
+const ADMIN_STREAMS: usize = 16;
+const WATCHING_TOKENS: usize = 12;
+const TOKEN_STREAMS: usize = 4;
+
+/// Tokens that do what they may not, and kinds of that which the audit log tells apart.
+const BUSY_TOKENS: usize = 40;
+const DEEDS: usize = 64;
 
 /// `max_connections`, unless it is set.
 pub(super) const MAX_CONNECTIONS: usize = 10_000;
@@ -135,6 +155,19 @@ impl There {
     }
 }
 
+/// A stream of news over the public listener or the admin one; nothing is read but its beginning.
+async fn watch<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, base: &str, token: &str) -> S {
+    let asks = format!(
+        "GET {base}/stream?types=rows,agents,endpoints,figures HTTP/1.1\r\nHost: localhost\r\n\
+         Authorization: Bearer {token}\r\n\r\n"
+    );
+    stream.write_all(asks.as_bytes()).await.expect("asks");
+    let mut begin = [0; 12];
+    stream.read_exact(&mut begin).await.expect("an answer");
+    assert_eq!(begin, *b"HTTP/1.1 200", "of a stream");
+    stream
+}
+
 /// So many bytes of a body that goes on, and does not come.
 fn unfinished(bytes: usize) -> Body {
     let pieces = stream::iter(0..bytes.div_ceil(16 * KIB)).map(|_| Ok(Frame::data(Bytes::from(vec![b'x'; 16 * KIB]))));
@@ -182,6 +215,27 @@ async fn handshakes(address: &str, count: usize) -> Vec<TcpStream> {
     begun
 }
 
+/// A pipe that takes what fits into it, and whose end nobody reads.
+fn unread_pipe(path: &Path) -> File {
+    let made = Command::new("mkfifo").arg(path).status().expect("mkfifo runs");
+    assert!(made.success(), "no pipe can be made");
+    OpenOptions::new().read(true).write(true).open(path).expect("both ends")
+}
+
+/// Tokens that may see one endpoint and do nothing: their tables, and what each shows.
+fn tokens() -> (String, Vec<String>) {
+    let (mut tables, mut shown) = (String::new(), Vec::new());
+    for number in 0..WATCHING_TOKENS.max(BUSY_TOKENS) {
+        let token = AgentToken::generate().expect("random");
+        let digest = token.hash().to_hex();
+        tables += &format!(
+            "[[token]]\nname = \"t{number}\"\nsha256 = [\"{digest}\"]\nendpoints = [\"kept\"]\nrights = [\"read\"]\n"
+        );
+        shown.push(token.expose().to_owned());
+    }
+    (tables, shown)
+}
+
 #[tokio::test]
 async fn everything_that_strangers_fill_at_once_stays_below_the_number_in_the_guide() {
     let heads = if allow_open_files((HEADS + OTHERS) as u64).await { HEADS } else { 0 };
@@ -190,7 +244,15 @@ async fn everything_that_strangers_fill_at_once_stays_below_the_number_in_the_gu
     }
     let folder = tempfile::tempdir().expect("a folder");
     let trusted = certificate(folder.path()).expect("a certificate");
-    let config = settings(folder.path()) + ENDPOINTS;
+    let unread = unread_pipe(&folder.path().join("access.log"));
+    let (tables, tokens) = tokens();
+    // A log that nobody reads, and a collector that is away.
+    let watched = format!(
+        "[log]\naccess = \"file:{}/access.log\"\n[telemetry]\notlp = \"http://127.0.0.1:9\"\n",
+        folder.path().display()
+    );
+    let clear = "http_listen = \"127.0.0.1:0\"\npublic_url = \"https://localhost\"\n";
+    let config = [clear, &settings(folder.path()), &watched, &tables, ENDPOINTS].concat();
     let program = Path::new(env!("CARGO_BIN_EXE_demo"));
     let relay = Server::start(program, "127.0.0.1:0", &config, &[("HOOK", "a secret")]).await.expect("starts");
     let there = There { address: relay.public.as_str().into(), trusted };
@@ -223,6 +285,32 @@ async fn everything_that_strangers_fill_at_once_stays_below_the_number_in_the_gu
     let crowd = Crowd::connect(&relay.public, &relay.token, "idle", 100, Some(tls)).await.expect("all attach");
     told(&format!("{} idle agents", crowd.len()));
 
+    let mut watchers = (Vec::new(), Vec::new());
+    let admin = relay.admin_token().expect("a token");
+    for _ in 0..ADMIN_STREAMS {
+        let stream = TcpStream::connect(&relay.admin).await.expect("connects");
+        watchers.0.push(watch(stream, "/api/v1", admin.trim()).await);
+    }
+    for token in tokens.iter().take(WATCHING_TOKENS) {
+        for _ in 0..TOKEN_STREAMS {
+            let stream = there.connect("http/1.1").await.expect("connects");
+            watchers.1.push(watch(stream, "/_relay/v1", token).await);
+        }
+    }
+    told(&format!("{} watchers that never read", watchers.0.len() + watchers.1.len()));
+
+    let long = "o".repeat(1000);
+    let forbidden = |token: &String| -> Vec<_> {
+        let bearer = format!("Bearer {token}");
+        let one = |deed: usize| {
+            request("DELETE", &format!("/_relay/v1/endpoints/{deed}{long}"), &[("authorization", &*bearer)], "")
+        };
+        (0..DEEDS).map(one).collect()
+    };
+    let deeds = there.requests(tokens.iter().take(BUSY_TOKENS).flat_map(forbidden).collect(), 403).await;
+    assert_eq!(deeds, BUSY_TOKENS * DEEDS, "each is refused, and noted");
+    told(&format!("{deeds} deeds that the audit log tells apart"));
+
     let kept = (0..800).map(|_| request("POST", "/kept", &[], vec![b'x'; 32 * KIB]));
     told(&format!("{} events wait", there.requests(kept.collect(), 200).await));
     let refused = (0..700).map(|_| request("POST", "/signed", &[], vec![b'x'; 60 * KIB]));
@@ -241,7 +329,8 @@ async fn everything_that_strangers_fill_at_once_stays_below_the_number_in_the_gu
         there.streams(10, 20, "large", 0).await,
     );
     told(&format!("{} answers of 8 MiB that nobody reads, and 200 over HTTP/2", large.0.len()));
-    let pipelined = there.open(50, "http/1.1", head("none", "Content-Length: 0\r\n\r\n").repeat(5000)).await;
+    let visitor = format!("User-Agent: {}\r\nContent-Length: 0\r\n\r\n", "u".repeat(256));
+    let pipelined = there.open(50, "http/1.1", head("none", &visitor).repeat(5000)).await;
     told(&format!("{} times 5,000 requests whose answers nobody reads", pipelined.len()));
     let held =
         (there.open(500, "http/1.1", part_of_body("held", 400 * KIB)).await, there.streams(40, 10, "held", MIB).await);
@@ -254,6 +343,13 @@ async fn everything_that_strangers_fill_at_once_stays_below_the_number_in_the_gu
     told(&format!("{} bodies of 20 MiB that are not whole", signed_bodies.len() + kept_bodies.len()));
     let begun = handshakes(&relay.public, 500).await;
     told(&format!("{} handshakes that are not whole", begun.len()));
+    let mut clear = Vec::new();
+    while clear.len() < CLEAR {
+        let mut stream = TcpStream::connect(&relay.http).await.expect("a connection");
+        stream.write_all(&part_of_head(8000)).await.expect("is taken");
+        clear.push(stream);
+    }
+    told(&format!("{} heads in the clear that are not whole", clear.len()));
     let short = there.open(heads * 2 / 3, "http/1.1", part_of_head(8000)).await;
     told(&format!("{} heads of 8 KiB that are not whole", short.len()));
     let long = there.open(heads / 3, "http/1.1", part_of_head(60_000)).await;
@@ -266,7 +362,22 @@ async fn everything_that_strangers_fill_at_once_stays_below_the_number_in_the_gu
     );
     println!("{} connections at most; {:?} now", most.get(), relay.load().await.expect("told"));
     let peak = mib(relay.peak_memory().expect("told"));
-    drop((large, pipelined, held, h2, signed_bodies, kept_bodies, begun, short, long, crowd, agents));
+    drop((
+        large,
+        pipelined,
+        held,
+        h2,
+        signed_bodies,
+        kept_bodies,
+        begun,
+        clear,
+        short,
+        long,
+        crowd,
+        agents,
+        watchers,
+        unread,
+    ));
     // The number in the guide is for all connections that there may be.
     let missing = MAX_CONNECTIONS.saturating_sub(most.get()) * number(" KiB for each of them") / KIB;
     let ceiling = number(" MiB of memory at most") - missing;
