@@ -397,3 +397,20 @@ fn certificates_by_acme_are_said_with_a_domain_and_what_its_challenge_needs() {
     assert!(at("https://c.example").contains("no certificate is ordered for c.example"));
     assert_eq!(at("https://a.example") + &at("https://x.b.example"), "");
 }
+
+#[test]
+fn thousands_of_endpoints_are_checked_and_each_mistake_has_its_line() {
+    const ENDPOINTS: usize = 2000;
+    let row = |number: usize| {
+        format!("[[endpoint]]\nname = \"{number:040}\"\nmode = \"durable\"\nverify = \"none\"\ndeadline = \"5s\"\n")
+    };
+    let text: String = std::iter::once(GOOD.to_owned()).chain((0..ENDPOINTS).map(row)).collect();
+    let began = std::time::Instant::now();
+    let config = load(&text).expect("loads");
+    println!("{ENDPOINTS} endpoints are checked in {:?}", began.elapsed());
+    assert_eq!(config.endpoints.len(), ENDPOINTS + 1);
+    let error = load(&text.replacen("deadline = \"5s\"\n", "", ENDPOINTS - 1).replace("\"5s\"", "\"5 days\"")).err();
+    let line = GOOD.lines().count() + 4 * (ENDPOINTS - 1) + 5;
+    let error = error.expect("it is too long");
+    assert!(error.starts_with(&format!("relay.toml:{line}: endpoint.{:040}.deadline: ", ENDPOINTS - 1)), "{error}");
+}

@@ -306,3 +306,16 @@ async fn the_listener_in_the_clear_has_so_many_places_and_each_for_so_long() {
     assert_eq!(timeout(PATIENCE, asked).await.expect("a place is free"), 308);
     drop(silent);
 }
+
+#[tokio::test]
+async fn a_relay_without_an_address_says_at_which_socket_it_listens() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("only.sock");
+    let config =
+        format!("public_url = \"https://relay.test\"\n[[server.listen]]\naddr = \"unix:{}\"\n{OPEN}", path.display());
+    let relay = Server::start(program(), "", &config, &[]).await.expect("starts");
+    let there = format!("unix:{}", path.display());
+    assert_eq!((&relay.public, &relay.listeners), (&there, &vec![there.clone()]));
+    let answer = post(UnixStream::connect(&path).await.expect("connects"), &[]).await.expect("an answer");
+    assert_eq!((answer.status().as_u16(), said(&answer, "relay-error")), (503, "agent_unavailable"));
+}
