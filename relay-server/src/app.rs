@@ -336,6 +336,15 @@ fn warn_of_open_sockets(listeners: &[OpenListener]) {
     }
 }
 
+/// Makes the folders that the relay writes to, for whoever confines it to them before it opens anything.
+pub(crate) fn make_folders(config: &Config) -> anyhow::Result<()> {
+    open_state(config)?;
+    if let Some(path) = config.store.kind.path() {
+        resolve_store(path).with_context(|| format!("the store at {}", path.display()))?;
+    }
+    Ok(())
+}
+
 fn open_state(config: &Config) -> anyhow::Result<StateDir> {
     match &config.server.state_dir {
         Some(path) => StateDir::open(path).with_context(|| {

@@ -43,8 +43,9 @@ use self::span_fields::PlainFields;
 use crate::{
     agents::token::AgentToken,
     app,
-    config::{ConfigSource, Dev, EditError, Flags, dev_banner, shown_json},
+    config::{Config, ConfigSource, Dev, EditError, Flags, dev_banner, shown_json},
     limits::{self, SetLimits},
+    sandbox::{self, Sandbox},
     store::StoreError,
 };
 
@@ -201,6 +202,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Config(ConfigCommand::Check { config }) => {
             let config = ConfigSource::at(config).load()?;
             config.warnings.iter().for_each(warn);
+            sandbox_lacks(&config).iter().for_each(|what| terminal::note(&format!("warning: {what}")));
             let count = |count, what| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
             let (endpoints, tokens) = (config.endpoints.len(), config.tokens.len());
             terminal::line(&format!("ok: {}, {}", count(endpoints, "endpoint"), count(tokens, "token")))
@@ -213,7 +215,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
                 shown["every_limit"] = limits::as_json(&set);
                 terminal::line(&format!("{shown:#}"))
             } else {
-                terminal::print(&(config.shown.to_toml().to_owned() + &limits::fixed_as_comments(&set)))
+                let lacks: String = sandbox_lacks(&config).iter().map(|what| format!("# {what}\n")).collect();
+                terminal::print(&(config.shown.to_toml().to_owned() + &limits::fixed_as_comments(&set) + &lacks))
             }
         }
         Command::Token(command) => token::run(command),
@@ -257,10 +260,14 @@ fn dispatch(command: Command) -> Result<(), Failure> {
 }
 
 fn serve(arguments: Serve) -> Result<(), Failure> {
-    let _log = start_log(arguments.log_format);
     let dev = arguments.dev.then(new_token).transpose()?.map(|token| Dev { token });
-    let source = ConfigSource { path: arguments.config, flags: Flags { dev: dev.clone(), ..arguments.flags } };
+    let flags = Flags { dev: dev.clone(), ..arguments.flags };
+    let mut source = ConfigSource { path: arguments.config, flags, confined: None };
     let config = source.load()?;
+    // The log has a thread of its own, and only what begins afterwards is confined.
+    let sandbox = config.server.sandbox.then(|| serve::confine(&mut source, &config)).transpose()?;
+    let _log = start_log(arguments.log_format);
+    sandbox.iter().for_each(Sandbox::log);
     let ran = serve::run(&source, &config, |started| {
         started.warnings.iter().for_each(warn);
         let http = started.http.map(tracing::field::display);
@@ -280,6 +287,12 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
     });
     // What only shows once the rows of the store stand beside the file's.
     ran.map_err(|error| error.downcast::<Problems>().map_or_else(failure, Failure::from))
+}
+
+/// What this machine's kernel leaves open though the config asks for a sandbox.
+fn sandbox_lacks(config: &Config) -> Vec<String> {
+    let lacking = if config.server.sandbox { sandbox::lacking() } else { Vec::new() };
+    lacking.iter().map(|what| format!("server.sandbox: this kernel does not confine {what}")).collect()
 }
 
 /// A store of another version is named by the config, and another start is of no help.

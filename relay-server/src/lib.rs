@@ -73,6 +73,7 @@ mod access_log;
 mod alert;
 
 mod config;
+mod sandbox;
 
 mod acme;
 mod ingress;

@@ -41,7 +41,7 @@ async fn built() -> (App, AgentToken) {
     };
     let token = AgentToken::generate().expect("randomness");
     let flags = Flags { dev: Some(Dev { token: token.clone() }), ..Flags::default() };
-    let source = ConfigSource { path: None, flags };
+    let source = ConfigSource { flags, ..ConfigSource::default() };
     let config = source.load().expect("a config");
     let public = OpenListener {
         socket: PublicSocket::Tcp(listener()),

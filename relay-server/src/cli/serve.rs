@@ -3,14 +3,27 @@
 //! SIGHUP reads the config again. SIGTERM and SIGINT stop the relay in order; a second one does not wait.
 
 use anyhow::bail;
-use relay_program::process::{Asked, Signals};
+use relay_program::{
+    Failure,
+    process::{Asked, Signals},
+};
 
 use crate::{
     app::{self, App, Relay, Sockets, Started},
     config::{Config, ConfigSource, Listen},
     descriptors,
     listen::{self, Inherited},
+    sandbox::{self, Sandbox},
 };
+
+/// Confines this process to what its config names. A later reload takes nothing else.
+pub(super) fn confine(source: &mut ConfigSource, config: &Config) -> Result<Sandbox, Failure> {
+    // What is written to has to be there to be let through.
+    app::make_folders(config).map_err(super::failure)?;
+    let sandbox = sandbox::enter(&source.places(config)?)?;
+    source.confined.clone_from(&sandbox.confinement);
+    Ok(sandbox)
+}
 
 /// Runs a relay until it is told to stop.
 ///

@@ -184,6 +184,11 @@ fn server(main: &Section<'_>, context: Context<'_>, has_tls: bool) -> (Server, V
     let max_connections: usize = server.number("max_connections", MAX_CONNECTIONS, 1..=1_000_000);
     // At most half of all.
     let share = MAX_CONNECTIONS_PER_ADDRESS.min(max_connections.div_ceil(2));
+    let sandbox = server.flag("sandbox", false);
+    if sandbox && state_dir.is_none() {
+        let message = "a state directory for the time of one run lies among everybody's files";
+        server.error("sandbox", message, "set state_dir to a place of the relay's own");
+    }
     let server = Server {
         listen: listeners.iter().map(|(listener, _)| listener.clone()).collect(),
         http_listen,
@@ -197,6 +202,7 @@ fn server(main: &Section<'_>, context: Context<'_>, has_tls: bool) -> (Server, V
         workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
         max_connections,
         max_connections_per_address: server.number("max_connections_per_address", share, 1..=1_000_000),
+        sandbox,
     };
     (server, listeners)
 }

@@ -36,6 +36,14 @@ pub(super) fn included(file: &Path, main: &[Text]) -> Result<Vec<Text>, Problems
     Ok(texts)
 }
 
+/// The paths that a config's own text includes, with their stars; nothing where it cannot be read.
+pub(super) fn patterns(file: &Path, text: &str) -> Vec<PathBuf> {
+    let table: toml::Table = toml::from_str(text).unwrap_or_default();
+    let patterns = table.get("include").and_then(toml::Value::as_array).into_iter().flatten();
+    let folder = file.parent().unwrap_or(Path::new(""));
+    patterns.filter_map(toml::Value::as_str).map(|pattern| folder.join(pattern)).collect()
+}
+
 /// The files that a pattern names. Stars stand in the file's name alone.
 fn matching(file: &Path, pattern: &str) -> Result<Vec<PathBuf>, Wrong> {
     let path = file.parent().unwrap_or(Path::new("")).join(pattern);

@@ -6,7 +6,7 @@ pub(super) const MAIN: &str =
 pub(super) const ROWS: &str = "provider endpoint token";
 pub(super) const SERVER: &str = "\
     listen http_listen admin admin_hosts inspector_host public_url state_dir trusted_proxies drain_timeout \
-    workers max_connections max_connections_per_address";
+    workers max_connections max_connections_per_address sandbox";
 pub(super) const LISTEN: &str = "addr tls proxy_protocol clients v6only mode";
 pub(super) const TLS: &str = "cert key certificate clients acme";
 pub(super) const CERTIFICATE: &str = "cert key";

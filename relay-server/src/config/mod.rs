@@ -12,6 +12,7 @@ mod edit;
 mod flags;
 mod included;
 mod keys;
+mod places;
 pub(crate) mod rows;
 mod search;
 mod secrets;
@@ -35,6 +36,7 @@ pub(crate) use self::check::email as check_email;
 pub(crate) use self::dev::dev_banner;
 pub(crate) use self::edit::{EditError, add_token, remove_token};
 pub(crate) use self::flags::{Dev, Flags};
+pub(crate) use self::places::{Confinement, PathRights, Places};
 use self::rows::Rows;
 pub(crate) use self::secrets::{MAX_SECRET_BYTES, read_secret};
 use self::secrets::{Surroundings, Unseal, nothing_sealed};
@@ -76,12 +78,14 @@ pub(crate) struct ConfigSource {
     /// The file that was named; without one the usual places are searched.
     pub path: Option<PathBuf>,
     pub flags: Flags,
+    /// What the process is confined to, where it is: what names anything else cannot be read, and is not taken.
+    pub confined: Option<Arc<Confinement>>,
 }
 
 impl ConfigSource {
     /// The file that was named, or the usual places, without any flag above it.
     pub(crate) fn at(path: Option<PathBuf>) -> Self {
-        Self { path, flags: Flags::default() }
+        Self { path, ..Self::default() }
     }
 
     /// Reads and checks everything. All mistakes come back together, unless the file could not be read as TOML.
@@ -96,8 +100,21 @@ impl ConfigSource {
 
     /// What runs with these texts and rows from elsewhere.
     pub(crate) fn assemble(&self, input: &ConfigTexts, layers: &Layers<'_>) -> Result<Config, Problems> {
-        let around = Surroundings { base: input.base(), var: &|name| std::env::var_os(name), sealed: layers.sealed };
+        let var = |name: &str| std::env::var_os(name);
+        let around = Surroundings { base: input.base(), var: &var, sealed: layers.sealed };
+        if let Some(confined) = &self.confined {
+            // What the API made is in the store, which is opened once the process is confined. It was looked at when it
+            // was made.
+            let typed = Layers { api: &Rows::default(), ..*layers };
+            let typed = ConfigTexts { texts: typed.over(input)?, ..input.clone() };
+            confined.admit(&Places::of(&typed.check(&self.flags, None)?, &typed, &var))?;
+        }
         ConfigTexts { texts: layers.over(input)?, ..input.clone() }.check(&self.flags, Some(&around))
+    }
+
+    /// What a config of this source names on the disk and in the network.
+    pub(crate) fn places(&self, config: &Config) -> Result<Places, Problems> {
+        Ok(Places::of(config, &self.read()?, &|name| std::env::var_os(name)))
     }
 
     /// What [`ConfigSource::load`] would run with, without reading any secret.
@@ -145,6 +162,9 @@ impl ConfigSource {
         }
         let file = self.find_with(var)?;
         let text = fs::read_to_string(&file).map_err(|error| unreadable(&file, &error))?;
+        if let Some(confined) = &self.confined {
+            confined.admit(&Places::of_included(&file, &text))?;
+        }
         // Commands that ask the service have no variable from it, and find its token all the same.
         let state = state.or_else(|| file.starts_with("/etc").then(|| PathBuf::from(SYSTEM_STATE)));
         ConfigTexts::of_file(file, text, state)

@@ -110,7 +110,7 @@ impl Surroundings<'_> {
     }
 
     /// A path of the config, made usable from any working directory.
-    fn path(&self, path: &Path) -> PathBuf {
+    pub(super) fn path(&self, path: &Path) -> PathBuf {
         match (path.strip_prefix("~"), (self.var)("HOME")) {
             (Ok(rest), Some(home)) => Path::new(&home).join(rest),
             _ => self.base.join(path),

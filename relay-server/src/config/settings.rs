@@ -45,6 +45,8 @@ pub(crate) struct Server {
     pub max_connections: usize,
     /// Those of one address, or of one IPv6 /64.
     pub max_connections_per_address: usize,
+    /// Whether the process confines itself to what the config names.
+    pub sandbox: bool,
 }
 
 /// A public listener.

@@ -8,7 +8,7 @@ fn load(text: &str) -> Result<Config, String> {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("relay.toml");
     fs::write(&path, text).expect("writes");
-    let source = ConfigSource { path: Some(path.clone()), flags: Flags::default() };
+    let source = ConfigSource::at(Some(path.clone()));
     let var = |name: &str| (name == "SECRET").then(|| OsString::from("It's a Secret to Everybody"));
     let place = path.display().to_string();
     source.load_with(&var).map_err(|errors| errors.to_string().replace(&place, "relay.toml"))
@@ -47,7 +47,7 @@ fn what_others_may_change_is_refused_or_named() {
     fs::create_dir(&state).expect("a directory");
     let load = |mode: u32| {
         fs::set_permissions(&state, fs::Permissions::from_mode(mode)).expect("its mode");
-        let source = ConfigSource { path: Some(directory.path().join("relay.toml")), flags: Flags::default() };
+        let source = ConfigSource::at(Some(directory.path().join("relay.toml")));
         let config = source.load_with(&|_| None).map_err(|errors| errors.to_string())?;
         Ok::<_, String>(config.warnings.iter().map(|warning| format!("{warning}\n")).collect::<String>())
     };
@@ -74,7 +74,7 @@ fn a_token_that_no_agent_can_show_is_refused() {
     let hash = "sha256 = [\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"]";
     fs::write(&path, GOOD.replace(hash, "secrets = [\"env:TOKEN\"]")).expect("writes");
     let load = |token: &str| {
-        let source = ConfigSource { path: Some(path.clone()), flags: Flags::default() };
+        let source = ConfigSource::at(Some(path.clone()));
         source.load_with(&|_| Some(OsString::from(token))).map(drop).map_err(|errors| errors.to_string())
     };
     let token = "rt_0123456789abcdefghijklmnopqrstuvwxyz";
@@ -110,7 +110,7 @@ fn what_is_shown_of_keeping_can_be_typed() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("relay.toml");
         fs::write(&path, text).expect("writes");
-        let shown = ConfigSource { path: Some(path.clone()), flags: Flags::default() }.show().expect("a good config");
+        let shown = ConfigSource::at(Some(path.clone())).show().expect("a good config");
         let text = shown.to_toml().replace(&directory.path().display().to_string(), "/here");
         assert!(text.contains("version = 1  # relay.toml:1\n"), "{text}");
         let lines = text.lines().map(|line| line.split("  # ").next().unwrap_or_default().to_owned() + "\n");

@@ -104,8 +104,9 @@ async fn a_wildcard_by_dns_01_and_its_hook_cleans_up() {
     let pebble = Pebble::start(&listen, &http, 90).await.expect("starts");
     let hook = pebble.hook().expect("a script");
     let (settings, line) = (pebble.settings(), hook.setting());
-    let config =
-        format!("[tls]\nacme = {{ domains = [\"*.hooks.test\"], challenge = \"dns-01\", {line}, {settings} }}\n{OPEN}");
+    let config = format!(
+        "sandbox = true\n[tls]\nacme = {{ domains = [\"*.hooks.test\"], challenge = \"dns-01\", {line}, {settings} }}\n{OPEN}"
+    );
     let mut relay = relay(&listen, &config, &[]).await;
     relay.log_line("a certificate was issued").await.expect("issued");
     let root = pebble.root().await.expect("a root");

@@ -33,6 +33,7 @@ mod python_client;
 mod replays;
 mod resigned;
 mod restart;
+mod sandbox;
 mod screen;
 mod sdks;
 mod searched;
