@@ -15,7 +15,7 @@ mod listener;
 mod observed;
 mod own;
 mod prove;
-mod proxy_protocol;
+pub(crate) mod proxy_protocol;
 mod public_socket;
 mod request;
 pub(crate) mod respond;

@@ -91,3 +91,6 @@ mod limits;
 mod app;
 
 pub mod cli;
+
+#[cfg(feature = "fuzz")]
+pub mod fuzz;

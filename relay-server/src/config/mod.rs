@@ -273,6 +273,32 @@ impl Layers<'_> {
     }
 }
 
+/// Whatever this text is as a config: it is refused with words, or what runs by it is shown as a text that says the same.
+#[cfg(feature = "fuzz")]
+pub(crate) fn fuzz(text: &str) {
+    let check = |text: &str| {
+        let file = PathBuf::from("/etc/relay/relay.toml");
+        let text = Text::new(Origin::File(file.clone()), text.to_owned());
+        let texts = ConfigTexts { file: Some(file), texts: vec![text], state: None };
+        let shown = texts.show(&Flags::default());
+        shown.map(|shown| shown.to_json())
+    };
+    match check(text) {
+        Err(problems) => {
+            assert!(problems.0.iter().all(|problem| !problem.message.is_empty()) && !problems.0.is_empty())
+        }
+        Ok(first) => {
+            let table: toml::Table = serde_json::from_value(first.clone()).expect("what is shown is a table");
+            let shown = toml::to_string(&table).expect("what is shown can be written");
+            // Rows of providers are not shown, and of some addresses a part is not.
+            if !text.contains("provider") && !shown.contains('\u{2026}') && !shown.contains("***") {
+                let second = check(&shown).unwrap_or_else(|problems| panic!("{problems}\n{shown}"));
+                assert_eq!(first, second, "{text:?}");
+            }
+        }
+    }
+}
+
 fn unreadable(file: &Path, error: &std::io::Error) -> Problem {
     Problem { file: Some(file.to_owned()), ..Problem::new(format!("cannot read it: {error}")) }
 }

@@ -390,6 +390,41 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
+/// What is found of the requests on one connection does not depend on the pieces in which they come, and is doubtful where
+/// the bytes themselves are.
+#[cfg(feature = "fuzz")]
+pub(crate) fn fuzz(bytes: &[u8], piece: usize) {
+    use crate::memory::MemoryBudget;
+
+    let memory = || Arc::new(MemoryBudget::new(usize::MAX)).of_heads(None);
+    let (whole, pieces) = (Watch::new(usize::MAX, memory()), Watch::new(usize::MAX, memory()));
+    assert!(whole.saw(bytes).is_ok() && bytes.chunks(piece).all(|piece| pieces.saw(piece).is_ok()), "there is room");
+    let mut rest = bytes;
+    loop {
+        let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut parsed = httparse::Request::new(&mut lines);
+        let Ok(httparse::Status::Complete(end)) = parsed.parse(rest) else { return };
+        let (Some(method), Some(target)) = (parsed.method, parsed.path) else { return };
+        let Ok(request) = Request::builder().method(method).uri(target).body(()) else { return };
+        let named = |name: &str| parsed.headers.iter().filter(|line| line.name.eq_ignore_ascii_case(name)).collect();
+        let (codings, lengths): (Vec<_>, Vec<_>) = (named("transfer-encoding"), named("content-length"));
+        let held = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        let is_cut = target.starts_with('/') && target.len() != held;
+        let both = !codings.is_empty() && !lengths.is_empty();
+        let doubtful = both || is_cut || target.contains('#') || has_bare_line_feed(&rest[..end]);
+        for (watch, how) in [(&whole, "whole"), (&pieces, "in pieces")] {
+            assert_eq!(watch.take(&request).doubtful, doubtful, "{how}, of {piece}: {}", rest.escape_ascii());
+        }
+        // hyper refuses the rest, or cuts a chunked body by itself.
+        let length = std::str::from_utf8(lengths.first().map_or(b"0", |line| line.value)).ok();
+        let Some(length) = length.and_then(|text| text.parse::<usize>().ok()).filter(|_| codings.is_empty()) else {
+            return;
+        };
+        let Some(next) = rest.get(end.saturating_add(length)..).filter(|_| lengths.len() < 2) else { return };
+        rest = next;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -143,6 +143,14 @@ fn malformed(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
+/// Whatever these bytes are, both versions end with ends, none, or an error.
+#[cfg(feature = "fuzz")]
+pub(crate) fn fuzz(mut bytes: &[u8]) {
+    use futures_util::FutureExt as _;
+    let read = read(&mut bytes, ProxyProtocol::Any).now_or_never();
+    assert!(read.is_some(), "bytes that are there keep nobody waiting");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
