@@ -93,7 +93,9 @@ impl World {
             (15, _) => side.session.drain(),
             (16, _) if with > 250 => side.session.close(CloseCode::GoingAway, "as it was told"),
             (17, _) => side.session.notify(notice(with)),
-            (18, _) => drop(side.session.report(outcome(with))),
+            (18, _) => {
+                side.session.report(outcome(with));
+            }
             (19, _) if with > 250 => {
                 side.session.handle_disconnect("as it was told");
                 side.coming.clear();

@@ -191,7 +191,7 @@ fn mistake(command: &[String], folder: &Path) -> Option<String> {
         }
         "curl" | "chmod" | "openssl" | "git" | "cd" | "apt-get" | ".ci/run" => None,
         "systemctl" | "systemd-analyze" | "loginctl" | "install" | "podman" | "helm" | "kubectl" => None,
-        recipe if recipe.starts_with("deploy/") => {
+        recipe if recipe.starts_with("deploy/") || recipe.starts_with("fuzz/") => {
             (!root().join(recipe).is_file()).then(|| "no such recipe".to_owned())
         }
         other => Some(format!("{other} is not known to this test")),

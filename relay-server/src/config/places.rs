@@ -19,7 +19,7 @@ use relay_program::{
 use serde_json::Value as Json;
 
 use super::{
-    AcmeSettings, Config, ConfigTexts, Listen, included,
+    AcmeSettings, Config, ConfigTexts, Listen, TlsSettings, included,
     secrets::{Surroundings, nothing_sealed},
 };
 use crate::access_log::AccessSink;
@@ -95,19 +95,8 @@ impl Places {
         places.add_stores(config);
         places.add_listeners(config);
         places.add_connections(config);
-        for tls in &config.tls {
-            for pair in &tls.files.certificates {
-                places.add_file(&pair.cert, PathRights::READ);
-                places.add_file(&pair.key, PathRights::READ);
-            }
-            for clients in &tls.files.clients {
-                places.add_file(&clients.ca, PathRights::READ);
-                clients.crl.iter().for_each(|crl| places.add_file(crl, PathRights::READ));
-            }
-            for acme in &tls.acme {
-                acme.ca.iter().for_each(|ca| places.add_file(ca, PathRights::READ));
-                places.add_hook(acme, var);
-            }
+        if let Some(tls) = &config.tls {
+            places.add_tls(tls, var);
         }
         places
     }
@@ -182,6 +171,21 @@ impl Places {
         }
         if let AccessSink::File(file) = &config.observation.access {
             self.add_file(file, PathRights::WRITE);
+        }
+    }
+
+    fn add_tls(&mut self, tls: &TlsSettings, var: &dyn Fn(&str) -> Option<OsString>) {
+        for pair in &tls.files.certificates {
+            self.add_file(&pair.cert, PathRights::READ);
+            self.add_file(&pair.key, PathRights::READ);
+        }
+        for clients in &tls.files.clients {
+            self.add_file(&clients.ca, PathRights::READ);
+            clients.crl.iter().for_each(|crl| self.add_file(crl, PathRights::READ));
+        }
+        if let Some(acme) = &tls.acme {
+            acme.ca.iter().for_each(|ca| self.add_file(ca, PathRights::READ));
+            self.add_hook(acme, var);
         }
     }
 
