@@ -35,7 +35,6 @@ struct Answer {
     upgrade: Option<Bytes>,
     /// Nothing where it broke off.
     body: Option<Bytes>,
-    may_be_reused: bool,
 }
 
 fn answer(method: &str, bytes: &[u8], piece: usize) -> Option<Answer> {
@@ -45,12 +44,12 @@ fn answer(method: &str, bytes: &[u8], piece: usize) -> Option<Answer> {
     assert!(matches!(head.status.as_u16(), 101 | 200..=599));
     let body = now(handler.collect(MOST_BYTES)).ok();
     assert!(body.is_none() || handler.has_ended());
+    assert!(body.is_some() || !handler.may_be_reused(), "a broken answer takes its connection along");
     Some(Answer {
         status: head.status.as_u16(),
         headers: HeaderBlock::decode(head.headers.as_bytes().clone()).expect("what the tunnel takes"),
         upgrade: head.upgrade,
         body,
-        may_be_reused: handler.may_be_reused(),
     })
 }
 

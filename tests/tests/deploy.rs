@@ -304,18 +304,31 @@ fn the_image_is_built_where_something_builds_images() {
     fs::create_dir(&roots).expect("made");
     fs::write(roots.join("ca-certificates.crt"), "roots").expect("writes");
     let context = |name: &str, folder: &Path| format!("--build-context={name}={}", folder.display());
-    let mut command = Command::new(tool);
-    command.args(["--storage-driver=vfs", &format!("--root={}", place.path().join("images").display())]);
-    command.arg(format!("--runroot={}", place.path().join("run").display()));
-    command.args(["build", "--format=docker", "--isolation=chroot", "--target=relay-server", "--tag=relay-server"]);
-    command.args([context("programs", programs.path()), context("roots", &roots)]);
-    command.arg("--file").arg(root().join("deploy/image/Containerfile")).arg(root().join("deploy/image"));
-    let built = command.output().expect("runs");
+    let command = || {
+        let mut command = Command::new(tool);
+        command.args(["--storage-driver=vfs", &format!("--root={}", place.path().join("images").display())]);
+        command.arg(format!("--runroot={}", place.path().join("run").display()));
+        command
+    };
+    let mut build = command();
+    build.args(["build", "--format=docker", "--isolation=chroot", "--target=relay-server", "--tag=relay-server"]);
+    build.args([context("programs", programs.path()), context("roots", &roots)]);
+    build.arg("--file").arg(root().join("deploy/image/Containerfile")).arg(root().join("deploy/image"));
+    let built = build.output().expect("runs");
     let said = said(&built);
     if !built.status.success() && ["not permitted", "newuidmap"].iter().any(|why| said.contains(why)) {
         return println!("skipped: {tool} may not build here: {said}");
     }
     assert!(built.status.success() && !said.contains("ignored"), "{said}");
+    if tool == "buildah" {
+        let shown = command().args(["inspect", "--type=image", "relay-server"]).output().expect("runs").stdout;
+        let shown: Value = serde_json::from_slice(&shown).expect("JSON");
+        let config = &shown["Docker"]["config"];
+        assert_eq!((&config["User"], &config["StopSignal"]), (&json!("65532:65532"), &json!("SIGTERM")));
+        assert_eq!(config["Healthcheck"]["Test"], json!(["CMD", "/relay-server", "healthcheck"]));
+        assert_eq!(config["Entrypoint"], json!(["/relay-server"]));
+        assert_eq!(config["Volumes"], json!({ "/var/lib/relay": {} }));
+    }
 }
 
 /// The documents of a YAML file, by kind and name.

@@ -285,7 +285,7 @@ pub(crate) fn fuzz(text: &str) {
     };
     match check(text) {
         Err(problems) => {
-            assert!(problems.0.iter().all(|problem| !problem.message.is_empty()) && !problems.0.is_empty())
+            assert!(problems.0.iter().all(|problem| !problem.message.is_empty()) && !problems.0.is_empty());
         }
         Ok(first) => {
             let table: toml::Table = serde_json::from_value(first.clone()).expect("what is shown is a table");

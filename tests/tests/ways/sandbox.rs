@@ -89,7 +89,12 @@ async fn a_relay_in_its_sandbox_carries_keeps_and_reloads() {
         tokio::spawn(connection);
         let headers = signed("github", "a secret", body.as_bytes()).expect("signs");
         let lines: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        sender.send_request(request("POST", "/github", &lines, body)).await.expect("answers").status().as_u16()
+        sender
+            .send_request(request("POST", "/github", &lines, body.to_owned()))
+            .await
+            .expect("answers")
+            .status()
+            .as_u16()
     };
     assert_eq!(deliver(&relay, &first, &body).await, 200);
     drop(attached);
