@@ -81,7 +81,10 @@ fn the_units_give_no_right_that_is_not_needed() {
         ] {
             assert_eq!(values(&unit, key), [value], "{name}: {key}");
         }
-        assert_eq!(values(&unit, "SystemCallFilter"), ["@system-service", "~@privileged @resources"], "{name}");
+        let confining = "landlock_create_ruleset landlock_add_rule landlock_restrict_self";
+        let own = if name == "relay-server.service" { vec![confining] } else { Vec::new() };
+        let filters = [vec!["@system-service"], own, vec!["~@privileged @resources"]].concat();
+        assert_eq!(values(&unit, "SystemCallFilter"), filters, "{name}");
         let is_own = |line: &&str| line.starts_with("User=") || line.starts_with("DynamicUser=");
         assert_eq!(unit.lines().any(|line| is_own(&line)), !name.contains(".user."), "{name}");
         assert!(unit.lines().all(|line| !line.starts_with("AmbientCapabilities=CAP")), "{name}");
