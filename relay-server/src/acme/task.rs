@@ -202,8 +202,8 @@ impl AcmeTask {
                         validity.from, validity.until
                     ));
                 }
-                tracing::info!(domain = name, until = %validity.until, "a certificate was issued");
                 self.serve();
+                tracing::info!(domain = name, until = %validity.until, "a certificate was issued");
             }
             Err(fault) => {
                 domain.situation.failed = Some(FailedOrders::and(before, asked, random(), now));
