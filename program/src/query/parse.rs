@@ -306,7 +306,7 @@ fn bounds(measure: Measure, text: &str) -> Option<Bounds> {
     } else if let Some(most) = text.strip_prefix("<=") {
         Bounds { low: 0, high: number(most)? }
     } else if let Some(above) = text.strip_prefix('>') {
-        Bounds { low: number(above)? + 1, high: u64::MAX }
+        Bounds { low: (number(above)? + 1).min(MAX_NUMBER), high: u64::MAX }
     } else if let Some(below) = text.strip_prefix('<') {
         number(below)?.checked_sub(1).map_or(nothing, |high| Bounds { low: 0, high })
     } else if let Some((low, high)) = text.split_once('-') {
