@@ -1,8 +1,7 @@
 // Access: tokens, the open sessions of the page, and what is masked. A token's secret is shown once, when it is made.
 
-import { Cmd, html, live } from "./html.js";
-import { may } from "./api.js";
-import { Ago, asks, Button, form, Needs, Part, path, question, Room, sure, Table } from "./rooms.js";
+import { Button, Cmd, html, live } from "./html.js";
+import { ago, asks, form, Needs, Part, path, question, Room, sure, Table } from "./rooms.js";
 import { line, plural, when } from "./text.js";
 
 const RIGHTS = [["attach", "agents may attach with it"], ["read", "see events and endpoints"], ["replay", "deliver again to whoever serves"], ["sign", "edit, and have the relay sign"],
@@ -10,7 +9,7 @@ const RIGHTS = [["attach", "agents may attach with it"], ["read", "see events an
 const GRACES = [["0s", "not at all"], ["1h", "for an hour"], ["24h", "for a day"], ["168h", "for a week"]];
 
 const shows = (of) => html`<p>The secret of <b>${line(of.name)}</b>, shown this once: the relay keeps a digest of it.</p><${Cmd} text=${of.secret} what="The secret" />
-  ${of.grace_until ? html`<p class="dim">The one before is good until ${when(of.grace_until)}.</p>` : null}`;
+  ${of.grace_until && html`<p class="dim">The one before is good until ${when(of.grace_until)}.</p>`}`;
 
 const create = (then) => form({
   title: "New token", verb: "Create", done: "The token is there", path: "/tokens", shows,
@@ -28,19 +27,18 @@ const revoke = (of, then) => sure("Revoke this token?", `Agents and commands tha
 
 const close = (of, then) => sure("Close this session?", of.current ? "It is the one of this page; you will be asked for a key." : "Whoever uses it will be asked for a key.", "Close", "DELETE", `/sessions${path(of.id)}`, "The session is closed").then(then);
 
-const ago = (key, none) => (of) => of[key] ? html`<${Ago} at=${of[key]} />` : none;
 const TOKENS = (again) => [["token", "", (of) => html`${line(of.name)}<div class="dim">${of.source === "api" ? "made by the API" : "from the config file"}</div>`],
   ["rights", "mono wrap", (of) => line(of.rights.join(" "))], ["endpoints", "w mono wrap", (of) => line(of.endpoints.join(" "))],
-  ["secrets", "w", (of) => html`${plural(of.secrets, "secret")}${of.grace_until ? html`<div class="dim">older ones until ${when(of.grace_until)}</div>` : null}`], ["last used", "num w", ago("last_used", "never")],
-  ["", "num", (of) => of.source === "api" ? html`<${Button} label=${`Rotate ${line(of.name)}`} onClick=${() => rotate(of, again)}>Rotate…<//> <${Button} label=${`Revoke ${line(of.name)}`} onClick=${() => revoke(of, again)}>Revoke…<//>` : null]];
-const SESSIONS = (again) => [["session", "", (of) => html`${line(of.name || of.kind || of.id)}${of.current ? html` <span class="badge off">this one</span>` : null}`], ["opened", "num w", ago("opened_at")], ["last used", "num w", ago("last_used")],
-  ["ends", "num", (of) => when(of.expires_at)], ["", "num", (of) => html`<${Button} label=${`Close session ${line(of.name || of.id)}`} onClick=${() => close(of, again)}>Close…<//>`]];
+  ["secrets", "w", (of) => html`${plural(of.secrets, "secret")}${of.grace_until && html`<div class="dim">older ones until ${when(of.grace_until)}</div>`}`], ["last used", "num w", ago("last_used", "never")],
+  ["", "num", (of) => of.source === "api" && html`<${Button} aria-label=${`Rotate ${line(of.name)}`} onClick=${() => rotate(of, again)}>Rotate…<//> <${Button} aria-label=${`Revoke ${line(of.name)}`} onClick=${() => revoke(of, again)}>Revoke…<//>`]];
+const SESSIONS = (again) => [["session", "", (of) => html`${line(of.name || of.kind || of.id)}${of.current && html` <span class="badge off">this one</span>`}`], ["opened", "num w", ago("opened_at")], ["last used", "num w", ago("last_used")],
+  ["ends", "num", (of) => when(of.expires_at)], ["", "num", (of) => html`<${Button} aria-label=${`Close session ${line(of.name || of.id)}`} onClick=${() => close(of, again)}>Close…<//>`]];
 
 export default live((props, { tokens, sessions }) => {
   const list = tokens.data.value?.tokens ?? [], open = sessions.data.value?.sessions ?? [];
-  return html`<${Room} title="Access" asked=${tokens} acts=${may("admin") ? html`<${Button} main onClick=${() => create(tokens.again)}>New token<//>` : html`<${Needs} right="admin" />`}>
+  return html`<${Room} title="Access" asked=${tokens} acts=${html`<${Needs} right="admin"><${Button} cls="main" onClick=${() => create(tokens.again)}>New token<//><//>`}>
     ${list.length ? html`<${Table} cap="Tokens" k="name" of=${list} cols=${TOKENS(tokens.again)} />` : html`<p class="none">There is no token, so no agent can attach.</p>`}
-    ${open.length ? html`<${Part} title="Sessions of this page"><${Table} cap="Sessions" k="id" of=${open} cols=${SESSIONS(sessions.again)} /><//>` : null}
+    ${open.length > 0 && html`<${Part} title="Sessions of this page"><${Table} cap="Sessions" k="id" of=${open} cols=${SESSIONS(sessions.again)} /><//>`}
     <${Part} title="What is masked"><p class="say">Tokens, passwords and cookies are masked before an event is shown, exported or put into the journal. Signing secrets never leave the relay. <code>mask_headers</code> and <code>mask_json</code> of <code>[inspect]</code> in the config file mask more.</p><//><//>`;
 }, (props, self) => {
   const own = { tokens: question("/tokens"), sessions: question("/sessions") };

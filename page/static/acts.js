@@ -9,29 +9,28 @@ import { shown } from "./feed.js";
 import { confirm, copy, signal, toast } from "./html.js";
 import { agents } from "./live.js";
 import { format, parse } from "./route.js";
-import { dur, line, plural } from "./text.js";
+import { dur, line, plural, words } from "./text.js";
 
 const STORED = "relay.to.";
 const chosen = signal(0);
-/// Where replays of an endpoint go: `{to, name, instance, label}`, or null while nobody has said.
-export function target(endpoint) {
+/// Where replays of an endpoint go: `{to, name, instance, label}`, or null while nobody has said. What is live goes to one
+/// agent alone.
+export function target({ endpoint, kind }) {
   chosen.value;
   if (atAgent()) {
     const name = about.value.agent?.name ?? about.value.you?.name;
-    if (name) return { to: "agent", name, label: line(name) };
+    if (name) return toAgent({ name });
   }
-  try {
-    const kept = JSON.parse(localStorage.getItem(STORED + endpoint) ?? "null");
-    if (kept?.to === "endpoint") return { to: "endpoint", label: `whoever serves ${line(endpoint)}` };
-    const found = kept?.to === "agent" && serving(endpoint).find((agent) => agent.name === kept.name);
-    return found ? { to: "agent", name: found.name, instance: found.instance, label: line(found.name) } : null;
-  } catch {
-    return null;
-  }
+  const name = localStorage.getItem(STORED + endpoint), agent = serving(endpoint).find((one) => one.name === name);
+  return name === "" && kind !== "live" ? everybody(endpoint) : agent ? toAgent(agent) : null;
 }
 
-export function setTarget(endpoint, to) {
-  localStorage.setItem(STORED + endpoint, JSON.stringify({ to: to.to, name: to.name ?? null }));
+export const toAgent = ({ name, instance }) => ({ to: "agent", name, instance, label: line(name) });
+export const everybody = (endpoint) => ({ to: "endpoint", label: `whoever serves ${line(endpoint)}` });
+
+/// An agent by its name; whoever serves the endpoint has none.
+export function setTarget(endpoint, { name = "" }) {
+  localStorage.setItem(STORED + endpoint, name);
   chosen.value++;
 }
 
@@ -46,7 +45,7 @@ export const send = (id, to, { signature, body } = {}) => call("POST", `${pathOf
 /// What came of a replay, in words.
 export function outcome(done, to) {
   if (!done.outcome) return `On its way to ${to.label}`;
-  const how = done.outcome === "answered" ? `${done.status}` : line(done.outcome).replaceAll("_", " ");
+  const how = done.outcome === "answered" ? done.status : words(done.outcome);
   return `${line(done.agent || to.label)}: ${how} in ${dur(done.duration_us || (done.duration_ms ?? 0) * 1000)}${done.resigned ? ", signed afresh" : ""}`;
 }
 
@@ -64,12 +63,12 @@ async function agreed(endpoint, to, n) {
 }
 
 async function replay(rows) {
-  const [first] = rows, endpoint = first.endpoint ?? opened.value.event?.endpoint, to = target(endpoint);
-  if (!to) return (await import("./replay.js")).choose(endpoint, () => replay(rows));
+  const first = rows[0].endpoint ? rows[0] : opened.value.event ?? {}, { endpoint } = first, to = target(first);
+  if (!to) return (await import("./replay.js")).choose(first, () => replay(rows));
   if (!(await agreed(endpoint, to, rows.length))) return null;
   let done = 0, last = null;
   for (const row of [...rows].sort((a, b) => (a.id < b.id ? -1 : 1))) {
-    const place = row.endpoint === endpoint ? to : target(row.endpoint);
+    const place = row.endpoint === endpoint ? to : target(row);
     if (!place) {
       toast(`${line(row.endpoint)}: replay one of its events first, to say where they go`);
       continue;
@@ -97,59 +96,41 @@ async function select(id, instead) {
   return null;
 }
 
-async function act(name, row, said) {
-  try {
-    await call("POST", `${pathOf(row.id)}/${name}`);
-    toast(said);
-    return true;
-  } catch (problem) {
-    toast(problem.message);
-    return false;
-  }
-}
+/// Says what came of something, or why nothing did. Resolves to whether it was done.
+const saying = (doing, said) => doing.then(() => { if (said) toast(said); return true; }, (problem) => { toast(problem.message); return false; });
+const act = (name, { id }, said) => saying(call("POST", `${pathOf(id)}/${name}`), said);
 
 async function each(name, rows) {
   const wanted = rows.filter((row) => row.state === "dead"), what = name === "drop" ? "Drop" : "Revive";
   if (!wanted.length) return toast("None of the marked ones is a dead letter");
   if (!(await confirm(`${what} ${plural(wanted.length, "dead letter")}`, name === "drop" ? "They will not be delivered." : "They wait again, from the schedule’s beginning.", what))) return null;
-  let done = 0;
-  for (const row of wanted) if (await act(name, row, `${what}: ${done + 1} of ${wanted.length}`)) done++;
+  for (const [i, row] of wanted.entries()) await act(name, row, `${what}: ${i + 1} of ${wanted.length}`);
   return null;
 }
 
-const text = async (path) => (await import("./save.js")).textOf(path);
-const one = (rows) => rows[0];
+async function explain([row]) {
+  if (row.kind !== "refused" && opened.value.event?.kind !== "refused") return toast("Only what was refused is explained");
+  const { findings } = await call("GET", `${pathOf(row.id)}/explain`);
+  if (!findings?.length) return toast("The explainer found nothing beyond what stands there");
+  if (opened.value.id === row.id) opened.value = { ...opened.value, event: { ...opened.value.event, findings } };
+  return null;
+}
+
+const nameOf = ({ event_type: type, id }) => line(type ?? id);
 
 export const acts = {
   replay,
   each,
-  edit: async (rows) => (await import("./replay.js")).edit(await of(one(rows))),
+  edit: async ([row]) => (await import("./replay.js")).edit(opened.value.event?.id === row.id ? opened.value.event : await whole(row.id, row.rev)),
   compare: async (rows) => (await import("./compare.js")).compare(rows),
   save: async (rows) => (await import("./save.js")).save(rows),
   many: async (query) => (await import("./save.js")).many(query),
-  link: (rows) => copy(new URL(format({ ...parse("/"), e: one(rows).id }), location.href).href, "The link"),
-  curl: async (rows) => {
-    try {
-      await copy(await text(`${pathOf(one(rows).id)}/export?as=curl`), "The curl command");
-    } catch (problem) {
-      toast(problem.message);
-    }
-  },
-  explain: async (rows) => {
-    const row = one(rows);
-    if (row.kind !== "refused" && opened.value.event?.kind !== "refused") return toast("Only what was refused is explained");
-    try {
-      const { findings } = await call("GET", `${pathOf(row.id)}/explain`);
-      if (!findings?.length) return toast("The explainer found nothing beyond what stands there");
-      if (opened.value.id === row.id) opened.value = { ...opened.value, event: { ...opened.value.event, findings } };
-    } catch (problem) {
-      toast(problem.message);
-    }
-    return null;
-  },
-  revive: (rows) => act("revive", one(rows), "Revived: it waits from the schedule’s beginning"),
-  drop: async (rows) => (await confirm("Drop a dead letter", `${line(one(rows).event_type ?? one(rows).id)} will not be delivered.`, "Drop")) && act("drop", one(rows), "Dropped"),
-  cancel: async (rows) => (await confirm("Cancel an event that waits", `${line(one(rows).event_type ?? one(rows).id)} will not be tried again.`, "Cancel it")) && act("cancel", one(rows), "Cancelled"),
+  link: ([{ id }]) => copy(new URL(format({ ...parse("/"), e: id }), location.href).href, "The link"),
+  curl: ([{ id }]) => saying(import("./save.js").then(async ({ exported }) => copy(await exported(id, "curl"), "The curl command"))),
+  explain: (rows) => saying(explain(rows)),
+  revive: ([row]) => act("revive", row, "Revived: it waits from the schedule’s beginning"),
+  drop: async ([row]) => (await confirm("Drop a dead letter", `${nameOf(row)} will not be delivered.`, "Drop")) && act("drop", row, "Dropped"),
+  cancel: async ([row]) => (await confirm("Cancel an event that waits", `${nameOf(row)} will not be tried again.`, "Cancel it")) && act("cancel", row, "Cancelled"),
   attempt: (by) => {
     const { event } = opened.value, now = event && attemptOf(event, route.value.at);
     const next = now && event.attempts[event.attempts.indexOf(now) + by];
@@ -158,5 +139,3 @@ export const acts = {
     return true;
   },
 };
-
-const of = async (row) => (opened.value.event?.id === row.id ? opened.value.event : whole(row.id, row.rev));

@@ -4,7 +4,7 @@
 // no link. The address is the only place for what is shown; `go` changes it.
 
 import { about, atAgent, begin as beginApi, enter, has, may, newer, session, whoAmI } from "./api.js";
-import { Component, Dot, Sheet, Sheets, Toast, effect, html, lazy, live, openSheet, render, signal } from "./html.js";
+import { Button, Component, Dot, Icon, Sheet, Sheets, Toast, effect, html, lazy, live, openSheet, render, signal } from "./html.js";
 import { KEYS, bind, listen, setSingles, singles } from "./keys.js";
 import { agents, begin as beginLive, dead, news } from "./live.js";
 import { format, parse } from "./route.js";
@@ -50,20 +50,18 @@ export const foot = signal(null);
 
 const Nav = live(() => html`<nav aria-label="Pages" class=${menu.value ? "open" : ""}>${Object.entries(ROOMS).map(([name, room]) => open(name) && html`
   <${Link} key=${name} to=${{ room: name }} aria-current=${route.value.room === name ? "page" : null}>${room.label}
-    ${room.badge?.value ? html` <span class="count bad">${count(room.badge.value)}</span>` : null}<//>`)}</nav>`);
+    ${room.badge?.value > 0 && html` <span class="count bad">${count(room.badge.value)}</span>`}<//>`)}</nav>`);
 
 const AgentsLink = live(() => {
   const all = agents.value?.agents;
-  if (!all) return html`<div class="link"></div>`;
-  return html`<div class="link" title=${all.map((agent) => agent.name).join(", ")}>
-    <${Dot} kind=${all.length ? "ok" : "off"} shape=${all.length ? "" : "ring"} /><span>${all.length ? plural(all.length, "agent") : "no agent"} attached</span></div>`;
+  return html`<div class="link" title=${all?.map((agent) => agent.name).join(", ")}>${all && html`
+    <${Dot} on=${all.length > 0} /><span>${all.length ? plural(all.length, "agent") : "no agent"} attached</span>`}</div>`;
 });
 
 const Top = live(() => html`<header class="top">
   <div class="brand">Relay<span class="host">${hostOf(about.value?.relay?.public_url)}</span></div><${Nav} />
   <span class="grow"></span><${AgentsLink} />
-  <button type="button" class="icon" onClick=${turnTheme} title="Light, dark or as the system (d)" aria-label="Theme">◐</button>
-  <button type="button" class="icon" onClick=${help} title="Keys (?)" aria-label="Keys">?</button>
+  <${Icon} label="Theme" title="Light, dark or as the system (d)" onClick=${turnTheme}>◐<//><${Icon} label="Keys" title="Keys (?)" onClick=${help}>?<//>
   <button type="button" class="icon menu" aria-label="Pages" aria-expanded=${String(menu.value)} onClick=${() => { menu.value = !menu.value; }}>☰</button>
 </header>`);
 
@@ -75,15 +73,16 @@ function hostOf(url) {
   }
 }
 
+const Reload = () => html`<${Button} onClick=${() => location.reload()}>Reload<//>`;
+
 /// What is wrong with the news, over every room.
 const Banner = live((_, own) => {
   const { state, since, again, why } = news.value, other = newer();
   if (session.value.state === "unreachable") return html`<div class="banner" role="alert">The relay cannot be reached; trying again.</div>`;
-  if (other) return html`<div class="banner" role="status">${other}.
-    <button type="button" class="btn" onClick=${() => location.reload()}>Reload</button></div>`;
+  if (other) return html`<div class="banner" role="status">${other}. <${Reload} /></div>`;
   if (state !== "quiet" && state !== "lost") return null;
-  const left = again ? Math.ceil((again - own.now.value) / 1000) : null;
-  return html`<div class="banner" role="status">No news since ${clock(since)}${left === null ? "; waiting" : left > 0 ? `; trying again in ${left} s` : "; trying again"}.${why ? html` <span class="dim">${why}</span>` : null}</div>`;
+  const left = Math.ceil((again - own.now.value) / 1000);
+  return html`<div class="banner" role="status">No news since ${clock(since)}; ${again ? "trying again" : "waiting"}${left > 0 && ` in ${left} s`}.${why && html` <span class="dim">${why}</span>`}</div>`;
 }, (_, self) => {
   const own = { now: signal(Date.now()) };
   self.mounted = () => {
@@ -101,17 +100,15 @@ class Fence extends Component {
   }
   render({ children }, { error }) {
     if (!error) return children;
-    return html`<main class="room"><h1>This part of the page failed</h1><p class="say">${String(error.message ?? error)}</p>
-      <button type="button" class="btn" onClick=${() => location.reload()}>Reload</button></main>`;
+    return html`<main class="room"><h1>This part of the page failed</h1><p class="say">${String(error.message ?? error)}</p><${Reload} /></main>`;
   }
 }
 
 const waiting = ({ label }) => html`<main class="room" aria-busy="true"><h1 class="vh">${label}</h1></main>`;
 for (const room of Object.values(ROOMS)) room.view = lazy(room.load, "default", waiting);
 const Room = live(() => {
-  const { room } = route.value;
-  const known = ROOMS[room];
-  if (!known || !open(room)) return html`<main class="room"><h1>Nothing is here</h1><p class="say">This page is not there, or needs a right that this key has not.</p></main>`;
+  const { room } = route.value, known = ROOMS[room];
+  if (!open(room)) return html`<main class="room"><h1>Nothing is here</h1><p class="say">This page is not there, or needs a right that this key has not.</p></main>`;
   return html`<${Fence} key=${room}><${known.view} label=${known.label} route=${route.value} /><//>`;
 });
 
@@ -147,23 +144,17 @@ const App = live(() => html`<div class="app" data-room=${route.value.room}><${To
 
 const THEME = "relay.theme";
 function turnTheme() {
-  const now = localStorage.getItem(THEME) ?? "", next = { "": "light", light: "dark", dark: "" }[now] ?? "";
-  if (next) localStorage.setItem(THEME, next);
-  else localStorage.removeItem(THEME);
+  localStorage.setItem(THEME, { light: "dark", dark: "" }[localStorage.getItem(THEME)] ?? "light");
   showTheme();
 }
 function showTheme() {
-  const theme = localStorage.getItem(THEME);
-  if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
-  else delete document.documentElement.dataset.theme;
+  document.documentElement.dataset.theme = localStorage.getItem(THEME) ?? "";
 }
 
-function help() {
-  const close = openSheet(() => html`<${Help} onClose=${() => close()} />`);
-}
+const help = () => { openSheet(Help); };
 const Help = live(({ onClose }) => html`<${Sheet} title="Keys" onClose=${onClose}>
   <div class="keys">${KEYS.map(([title, list]) => html`<h2 key=${title}>${title}</h2>${list.map(([one, other, what]) => html`
-    <div key=${what}><span>${what}</span><span><kbd>${one}</kbd>${other ? html` <kbd>${other}</kbd>` : null}</span></div>`)}`)}</div>
+    <div key=${what}><span>${what}</span><span><kbd>${one}</kbd>${other && html` <kbd>${other}</kbd>`}</span></div>`)}`)}</div>
   <label class="check"><input type="checkbox" checked=${singles.value} onChange=${(event) => setSingles(event.currentTarget.checked)} />
     Single keys work (turn off if you use speech input)</label><//>`);
 
@@ -176,12 +167,9 @@ bind({
 showTheme();
 listen();
 render(html`<${App} />`, document.getElementById("app"));
-effect(() => {
-  const room = ROOMS[route.value.room];
-  document.title = room ? `Relay: ${room.label.toLowerCase()}` : "Relay";
-});
+effect(() => { document.title = `Relay: ${ROOMS[route.value.room].label.toLowerCase()}`; });
 // The room's module comes while the relay is asked who this is.
-ROOMS[route.value.room]?.load().catch(() => null);
+ROOMS[route.value.room].load().catch(() => null);
 await beginApi();
 while (session.value.state === "unreachable") {
   await new Promise((resolve) => { setTimeout(resolve, 2000); });

@@ -4,7 +4,7 @@
 // oldest go. The sender's content type decides how a body is read, never how the browser treats it.
 
 import { Problem, ask, isAbort } from "./api.js";
-import { Component, Seg, copy, html, toast } from "./html.js";
+import { Button, Component, Seg, copy, html, toast } from "./html.js";
 import { dump, hexLine, textOf } from "./hex.js";
 import { terms } from "./judge.js";
 import { lines as jsonLines } from "./json.js";
@@ -26,38 +26,19 @@ function remember(key, bytes) {
   }
 }
 
+const joined = async (pieces) => new Uint8Array(await new Blob(pieces).arrayBuffer());
+
 /// Bytes of a body from `from` on, `most` of them at most.
 export async function bytesOf(path, from, most, total, signal) {
   const key = `${path}@${from}+${most}`;
-  if (held.has(key)) {
-    remember(key, held.get(key));
-    return held.get(key);
-  }
   const pieces = [];
-  let got = 0;
-  while (got < most && from + got < total) {
-    const answer = await ask("GET", path, { query: from + got ? { offset: from + got } : {}, headers: { Accept: "application/octet-stream" }, signal });
-    const before = got, reader = answer.body.getReader();
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) break;
-      pieces.push(value.subarray(0, most - got));
-      got += pieces[pieces.length - 1].length;
-      if (got >= most) {
-        reader.cancel();
-        break;
-      }
-    }
-    if (got === before) break;
+  for (let got = 0, part; !held.has(key) && got < most && from + got < total && part?.length !== 0; got += part.length) {
+    const answer = await ask("GET", path, { headers: { Accept: "application/octet-stream", Range: `bytes=${from + got}-${from + most - 1}` }, signal });
+    pieces.push(part = new Uint8Array(await answer.arrayBuffer()));
   }
-  const out = new Uint8Array(got);
-  let at = 0;
-  for (const piece of pieces) {
-    out.set(piece, at);
-    at += piece.length;
-  }
-  remember(key, out);
-  return out;
+  const bytes = held.get(key) ?? (await joined(pieces)).subarray(0, most);
+  remember(key, bytes);
+  return bytes;
 }
 
 /// What a coding hid, at most 8 MiB of it: `{bytes, cut}`.
@@ -65,16 +46,13 @@ async function decoded(bytes, coding) {
   const format = { gzip: "gzip", "x-gzip": "gzip", deflate: "deflate" }[coding.toLowerCase()];
   if (!format) throw new Problem({ message: `the page cannot read the coding ${line(coding)}` });
   const reader = new Blob([bytes]).stream().pipeThrough(new DecompressionStream(format)).getReader(), pieces = [];
-  let got = 0;
-  for (;;) {
+  for (let got = 0; got < DECODED; got += pieces.at(-1).length) {
     const { value, done } = await reader.read();
-    if (done) return { bytes: new Uint8Array(await new Blob(pieces).arrayBuffer()), cut: false };
-    pieces.push(value.subarray(0, DECODED - got));
-    got += value.length;
-    if (got < DECODED) continue;
-    reader.cancel();
-    return { bytes: new Uint8Array(await new Blob(pieces).arrayBuffer()), cut: true };
+    if (done) return { bytes: await joined(pieces) };
+    pieces.push(value);
   }
+  reader.cancel();
+  return { bytes: (await joined(pieces)).subarray(0, DECODED), cut: true };
 }
 
 function textFrom(bytes, charset) {
@@ -121,13 +99,12 @@ function* byteLines(bytes, base) {
   }
 }
 
-/// The lines of a text by its type: `[lines, what it was read as]`.
-function prettyLines(text, type) {
-  const start = text.trimStart()[0];
-  if (/\bxml\b|\+xml/.test(type) || (!/json|html/.test(type) && text.trimStart().startsWith("<?xml"))) return [xmlLines(text), "XML"];
-  if (/x-www-form-urlencoded/.test(type)) return [formLines(text), "a form"];
-  if (/json/.test(type) || start === "{" || start === "[") return [jsonLines(text), "JSON"];
-  return [plainLines(text), "text"];
+/// The lines of a text by its type.
+function prettyLines(text, contentType) {
+  const type = (contentType ?? "").toLowerCase(), start = text.trimStart();
+  if (/\bxml\b/.test(type) || (!/json|html/.test(type) && start.startsWith("<?xml"))) return xmlLines(text);
+  if (/x-www-form-urlencoded/.test(type)) return formLines(text);
+  return /json/.test(type) || /^[{[]/.test(start) ? jsonLines(text) : plainLines(text);
 }
 
 /// Draws lines into an element until they end, in slices; `words` are marked.
@@ -249,7 +226,7 @@ export class Body extends Component {
       const bytes = await bytesOf(path, from, most, kept, ends.signal);
       let plain = bytes, note = "";
       if (coding && coding !== "identity" && kept <= PRETTY) {
-        const found = await decoded(bytes, coding).catch((problem) => ({ bytes: null, problem }));
+        const found = await decoded(bytes, coding).catch((problem) => ({ problem }));
         plain = found.bytes;
         note = plain ? `decoded from ${line(coding)}, ${size(plain.length)}${found.cut ? " of more" : ""}` : `cannot be decoded: ${found.problem.message}`;
       }
@@ -261,37 +238,29 @@ export class Body extends Component {
   }
   /// What is drawn: remade only when what it is made of changes, so that nothing is drawn twice.
   lines(form, bytes, plain) {
-    const key = [form, bytes, plain, this.props.type];
-    if (this.drawn && this.drawn.key.every((one, i) => one === key[i])) return this.drawn;
-    const { type = "", charset } = this.props, { from } = this.state, shown = form === "pretty" ? plain : bytes;
-    const as = form === "pretty" ? prettyLines(textFrom(plain, charset), (type ?? "").toLowerCase()) : null;
-    let first = as?.[0];
-    const of = () => {
-      if (form === "hex") return byteLines(bytes, from);
-      if (form === "raw") return plainLines(textFrom(bytes, charset));
-      const lines = first ?? prettyLines(textFrom(shown, charset), (type ?? "").toLowerCase())[0];
-      first = null;
-      return lines;
-    };
-    return (this.drawn = { key, of });
+    const { type, charset } = this.props, { from } = this.state, key = [form, bytes, plain, type];
+    if (this.drawn?.key.every((one, i) => one === key[i])) return this.drawn.of;
+    const of = { hex: () => byteLines(bytes, from), raw: () => plainLines(textFrom(bytes, charset)), pretty: () => prettyLines(textFrom(plain, charset), type) }[form];
+    this.drawn = { key, of };
+    return of;
   }
   render({ kept, total, type, charset, form: wanted, onForm, query, name, children, why }, { bytes, plain, problem, note, from }) {
-    const mark = boundary(type), long = kept > PRETTY, isText = bytes && (charset && !/^utf-?8$/i.test(charset) ? true : textOf(bytes.subarray(0, RAW)) !== null || cutText(bytes));
-    const canPretty = bytes && !long && plain && (mark || textOf(plain) !== null || isText);
+    const mark = boundary(type), long = kept > PRETTY, isText = bytes && ((charset && !/^utf-?8$/i.test(charset)) || textOf(bytes.subarray(0, RAW)) !== null || cutText(bytes));
+    const canPretty = !long && plain && (mark || textOf(plain) !== null || isText);
     let form = wanted || (!bytes || canPretty ? "pretty" : isText ? "raw" : "hex");
     if (form === "pretty" && bytes && !canPretty) form = isText ? "raw" : "hex";
     const step = form === "hex" ? HEX : RAW, label = `Body, ${form}`;
     return html`<div><div class="tools"><${Seg} label="Form" value=${form} options=${[["pretty", "Pretty"], ["raw", "Raw"], ["hex", "Hex"]]} off=${bytes && !canPretty ? ["pretty"] : []} onPick=${onForm} />
         <span class="mono dim cut">${line(type || (total ? "no content type" : ""))}</span><span class="grow"></span>${children}
-        ${bytes?.length ? html`<button type="button" class="btn small" onClick=${() => this.copy(form)}>Copy</button>` : null}</div>
-      ${note ? html`<p class="note">${note}</p>` : null}
-      ${kept < total ? html`<p class="note">${why ?? (kept ? `The first ${size(kept)} of ${size(total)} are kept.` : "Nothing of it is kept.")}</p>` : null}
-      ${problem ? html`<p class="none">${problem.message}</p>` : !bytes ? html`<p class="none" aria-busy="true">Loading…</p>` : !bytes.length ? (total ? null : html`<p class="none">No body.</p>`)
+        ${bytes?.length > 0 && html`<${Button} cls="small" onClick=${() => this.copy(form)}>Copy<//>`}</div>
+      ${note && html`<p class="note">${note}</p>`}
+      ${kept < total && html`<p class="note">${why || (kept ? `The first ${size(kept)} of ${size(total)} are kept.` : "Nothing of it is kept.")}</p>`}
+      ${problem ? html`<p class="none">${problem.message}</p>` : !bytes ? html`<p class="none" aria-busy="true">Loading…</p>` : !bytes.length ? !total && html`<p class="none">No body.</p>`
       : form === "pretty" && mark ? html`<${Parts} parts=${partsOf(plain, mark)} name=${name} words=${wordsOf(query)} />`
-      : html`<${Lines} key=${form + from} of=${this.lines(form, bytes, plain).of} words=${wordsOf(query)} label=${label} onNote=${this.noted} />`}
-      ${long && bytes ? html`<div class="tools"><span class="dim">bytes ${from.toLocaleString("en")} to ${(from + bytes.length).toLocaleString("en")} of ${kept.toLocaleString("en")}</span>
-        <button type="button" class="btn small" disabled=${from === 0} onClick=${() => this.load(Math.max(0, from - step))}>Before</button>
-        <button type="button" class="btn small" disabled=${from + bytes.length >= kept} onClick=${() => this.load(from + step)}>After</button></div>` : null}</div>`;
+      : html`<${Lines} key=${form + from} of=${this.lines(form, bytes, plain)} words=${wordsOf(query)} label=${label} onNote=${this.noted} />`}
+      ${long && bytes && html`<div class="tools"><span class="dim">bytes ${from.toLocaleString("en")} to ${(from + bytes.length).toLocaleString("en")} of ${kept.toLocaleString("en")}</span>
+        <${Button} cls="small" disabled=${from === 0} onClick=${() => this.load(Math.max(0, from - step))}>Before<//>
+        <${Button} cls="small" disabled=${from + bytes.length >= kept} onClick=${() => this.load(from + step)}>After<//></div>`}</div>`;
   }
   async copy(form) {
     const { path, kept, charset } = this.props, { plain } = this.state;
@@ -308,15 +277,15 @@ const cutText = (bytes) => [1, 2, 3].some((less) => bytes.length > less && textO
 
 const MAX_PART = 65_536;
 const Parts = ({ parts, name, words }) => (parts.length ? parts.map((part, i) => html`<div class="piece" key=${i}>
-  <div class="tools"><b>${line(part.name ?? `part ${i + 1}`)}</b>${part.filename ? html`<span class="mono">${line(part.filename)}</span>` : null}<span class="mono dim cut">${line(part.type)}</span><span class="dim">${size(part.bytes.length)}</span><span class="grow"></span>
-    <button type="button" class="btn small" onClick=${() => download(part.bytes, part.filename || `${name}-${i + 1}.bin`)}>Save</button></div>
+  <div class="tools"><b>${line(part.name ?? `part ${i + 1}`)}</b>${part.filename && html`<span class="mono">${line(part.filename)}</span>`}<span class="mono dim cut">${line(part.type)}</span><span class="dim">${size(part.bytes.length)}</span><span class="grow"></span>
+    <${Button} cls="small" onClick=${() => download(part.bytes, part.filename || `${name}-${i + 1}.bin`)}>Save<//></div>
   <${Part} part=${part} words=${words} label=${`Part ${i + 1}`} /></div>`) : html`<p class="none">It has no parts that can be read; Raw and Hex show it.</p>`);
 
 class Part extends Component {
   constructor(props) {
     super(props);
     const bytes = props.part.bytes.subarray(0, MAX_PART), text = textOf(bytes);
-    this.of = () => (text === null ? byteLines(bytes.subarray(0, 1024), 0) : prettyLines(text, props.part.type.toLowerCase())[0]);
+    this.of = () => (text === null ? byteLines(bytes.subarray(0, 1024), 0) : prettyLines(text, props.part.type));
   }
   render({ words, label }) { return html`<${Lines} of=${this.of} words=${words} label=${label} />`; }
 }

@@ -113,10 +113,8 @@ const Compare = live(({ both, onClose }, own) => {
 export async function compare(rows) {
   try {
     const both = await pair(rows);
-    if (!both) return toast("There is nothing to compare it with: mark two events, then press =");
-    const close = openSheet(() => html`<${Compare} both=${both} onClose=${() => close()} />`);
+    return both ? openSheet(Compare, { both }) : toast("There is nothing to compare it with: mark two events, then press =");
   } catch (problem) {
-    toast(problem.message);
+    return toast(problem.message);
   }
-  return null;
 }

@@ -1,9 +1,9 @@
 // Dead letters by cause, and work on all events of a query at once: counted, asked once, its progress shown, stoppable.
 
 import { Link } from "./app.js";
-import { confirm, html, live, signal } from "./html.js";
-import { call, may } from "./api.js";
-import { act, Ago, asks, Button, path, question, Room } from "./rooms.js";
+import { Button, confirm, html, live, signal } from "./html.js";
+import { call } from "./api.js";
+import { act, Ago, asks, Needs, path, question, Room } from "./rooms.js";
 import { count, line, plural, seen } from "./text.js";
 
 const DOES = new Map([["revive", ["Revive", "Reviving", "revived"]], ["drop", ["Drop", "Dropping", "dropped"]], ["replay", ["Replay", "Replaying", "replayed"]], ["cancel", ["Cancel", "Cancelling", "cancelled"]]]);
@@ -44,18 +44,18 @@ const Work = ({ of }) => {
     ${of.finished ? html`<span class="dim">done</span>` : html`<${Button} onClick=${() => act("DELETE", `/bulks${path(of.id)}`, "It stops; what is done stays done")}>Stop<//>`}</li>`;
 };
 
-export const Works = live(() => works.value.length ? html`<ul class="plain works" aria-live="polite" aria-label="Work on many events">${works.value.map((one) => html`<${Work} key=${one.id} of=${one} />`)}</ul>` : null);
+export const Works = live(() => works.value.length > 0 && html`<ul class="plain works" aria-live="polite" aria-label="Work on many events">${works.value.map((one) => html`<${Work} key=${one.id} of=${one} />`)}</ul>`);
 
 const Group = ({ of, again }) => {
   const name = `${line(of.endpoint)}, ${line(of.why)}`;
   const all = async (action) => { if (await bulk(action, of.q, name)) again(); };
   const one = () => act("POST", `/events${path(of.newest)}/revive`, "The newest one is tried again").then(again);
-  return html`<li class="group"><div class="gh"><h2><span class="dot sq bad" aria-hidden="true"></span>${of.status ? html`<span class="bad">${of.status}</span> ` : null}${line(of.endpoint)} <span class="mono dim">${line(of.why)}</span></h2>
+  return html`<li class="group"><div class="gh"><h2><span class="dot sq bad" aria-hidden="true"></span>${of.status && html`<span class="bad">${of.status}</span> `}${line(of.endpoint)} <span class="mono dim">${line(of.why)}</span></h2>
       <span class="grow"></span><${Link} to=${{ room: "events", q: of.q }}>${plural(of.count, "event")}<//></div>
     ${of.answer ? html`<pre class="said">${seen(of.answer)}</pre>` : html`<p class="dim">The handler gave no answer.</p>`}
     <div class="gh"><span class="dim">first <${Ago} at=${of.first} />, last <${Ago} at=${of.last} /></span><span class="grow"></span>
-      ${may("act", of.endpoint) ? html`<${Button} main label=${`Revive all of ${name}`} onClick=${() => all("revive")}>Revive all<//>
-        <${Button} label=${`Revive one to try, of ${name}`} onClick=${one}>Revive one to try<//><${Button} label=${`Drop all of ${name}`} onClick=${() => all("drop")}>Drop…<//>` : html`<span class="dim">needs the right <code>act</code></span>`}</div></li>`;
+      <${Needs} right="act" of=${of.endpoint}><${Button} cls="main" aria-label=${`Revive all of ${name}`} onClick=${() => all("revive")}>Revive all<//>
+        <${Button} aria-label=${`Revive one to try, of ${name}`} onClick=${one}>Revive one to try<//><${Button} aria-label=${`Drop all of ${name}`} onClick=${() => all("drop")}>Drop…<//><//></div></li>`;
 };
 
 export default live((props, own) => {
@@ -63,13 +63,11 @@ export default live((props, own) => {
   return html`<${Room} title="Dead letters" note=${groups.length ? `${plural(groups.reduce((all, one) => all + one.count, 0), "event")} in ${plural(groups.length, "group")}` : ""} asked=${own}><${Works} />
     ${groups.length ? html`<ul class="plain">${groups.map((of) => html`<${Group} key=${of.q + of.answer} of=${of} again=${own.again} />`)}</ul>`
       : html`<p class="none">There are none. An event comes here when its retries are used up, or when its handler says that it should not be tried again.</p>`}
-    ${looked?.back_to ? html`<p class="dim">Looked at ${plural(looked.rows, "event")} back to <${Ago} at=${looked.back_to} />.</p>` : null}<//>`;
+    ${looked?.back_to && html`<p class="dim">Looked at ${plural(looked.rows, "event")} back to <${Ago} at=${looked.back_to} />.</p>`}<//>`;
 }, (props, self) => {
-  const own = question("/dead/groups", { types: ["rows"], every_s: 5 });
-  asks(self, own);
   call("GET", "/bulks").then(({ bulks = [] }) => {
     works.value = [...works.value, ...bulks.filter((one) => !one.finished && !works.value.some(({ id }) => id === one.id))].slice(0, 5);
     follow();
   }, () => null);
-  return own;
+  return asks(self, question("/dead/groups", { types: ["rows"], every_s: 5 }));
 });

@@ -55,9 +55,8 @@ export function diffText(left, right) {
 /// The same of two JSON texts, by value: the order of keys does not count, arrays go by position. Throws where one is not
 /// JSON or nested too deep.
 export function diffJson(left, right) {
-  const rows = [], seen = { count: 0 };
-  both(rows, seen, tree(left), tree(right), 0, "", "");
-  return { count: seen.count, rows };
+  const rows = [];
+  return { count: walk(rows, tree(left), tree(right), 0, "", ""), rows };
 }
 
 const quoted = (key) => `${JSON.stringify(key)}: `;
@@ -84,44 +83,33 @@ function sameNumber(a, b) {
   return plain(a) === plain(b);
 }
 
-function both(rows, seen, a, b, depth, name, comma) {
-  const pad = "  ".repeat(depth);
-  if (!isOpen(a) || a.kind !== b.kind) {
-    if (!isOpen(a) && !isOpen(b)) {
-      const differs = !sameValue(a, b);
-      seen.count += differs ? 1 : 0;
-      rows.push({ left: pad + name + a.text + comma, right: pad + name + b.text + comma, differs });
-      return;
-    }
-    seen.count++;
-    const [left, right] = [[], []];
-    alone(left, a, depth, name, comma);
-    alone(right, b, depth, name, comma);
-    for (let i = 0; i < Math.max(left.length, right.length); i++) rows.push({ left: left[i] ?? null, right: right[i] ?? null, differs: true });
-    return;
+/// Writes two values beside each other, or one where the other is missing. Returns how much differs.
+function walk(rows, a, b, depth, name, comma) {
+  const one = a ?? b, isAlone = !a || !b, pad = "  ".repeat(depth);
+  if (!isAlone && a.kind !== b.kind && (isOpen(a) || isOpen(b))) {
+    walk(rows, a, null, depth, name, comma);
+    walk(rows, null, b, depth, name, comma);
+    return 1;
   }
-  const [open, close] = a.kind === "object" ? ["{", "}"] : ["[", "]"], same = (text) => rows.push({ left: text, right: text, differs: false });
-  const one = (node, left, key, end) => {
-    seen.count++;
-    const lines = [];
-    alone(lines, node, depth + 1, key, end);
-    for (const text of lines) rows.push(left ? { left: text, right: null, differs: true } : { left: null, right: text, differs: true });
-  };
-  const children = a.kind === "object" ? merged(a, b) : Array.from({ length: Math.max(a.items.length, b.items.length) }, (_, i) => ["", a.items[i], b.items[i]]);
-  same(pad + name + open + (children.length ? "" : close + comma));
-  if (!children.length) return;
-  children.forEach(([key, left, right], i) => {
-    const end = i < children.length - 1 ? "," : "";
-    if (left && right) both(rows, seen, left, right, depth + 1, key, end);
-    else one(left ?? right, Boolean(left), key, end);
-  });
-  same(pad + close + comma);
+  const put = (left, right, differs = isAlone) => rows.push({ left: a ? pad + left : null, right: b ? pad + right : null, differs });
+  if (!isOpen(one)) {
+    const differs = isAlone || !sameValue(a, b);
+    put(name + a?.text + comma, name + b?.text + comma, differs);
+    return Number(differs);
+  }
+  const { entries: left = [], items: lefts = [] } = a ?? {}, { entries: right = [], items: rights = [] } = b ?? {}, [open, close] = one.kind === "object" ? "{}" : "[]";
+  const children = one.kind === "object" ? merged(left, right) : Array.from({ length: Math.max(lefts.length, rights.length) }, (_, i) => ["", lefts[i], rights[i]]), n = children.length;
+  const begin = name + open + (n ? "" : close + comma), end = close + comma;
+  put(begin, begin);
+  const count = children.reduce((all, [key, left, right], i) => all + walk(rows, left, right, depth + 1, key, i < n - 1 ? "," : ""), 0);
+  if (n) put(end, end);
+  return isAlone ? 1 : count;
 }
 
 /// The keys of both, in the order of the first, those that only the second has behind the key that they follow there. Of a
 /// key that stands twice the last counts.
 function merged(a, b) {
-  const left = new Map(a.entries), right = new Map(b.entries), first = [], behind = new Map();
+  const left = new Map(a), right = new Map(b), first = [], behind = new Map();
   let before = first;
   for (const key of right.keys()) {
     if (!left.has(key)) before.push(key);
@@ -129,16 +117,6 @@ function merged(a, b) {
   }
   const out = first.concat([...left.keys()].flatMap((key) => [key, ...(behind.get(key) ?? [])]));
   return out.map((key) => [quoted(key), left.get(key), right.get(key)]);
-}
-
-function alone(out, node, depth, name, comma) {
-  const pad = "  ".repeat(depth);
-  if (!isOpen(node)) return out.push(pad + name + node.text + comma);
-  const [open, close] = node.kind === "object" ? ["{", "}"] : ["[", "]"], children = node.kind === "object" ? node.entries.map(([key, child]) => [quoted(key), child]) : node.items.map((child) => ["", child]);
-  if (!children.length) return out.push(pad + name + open + close + comma);
-  out.push(pad + name + open);
-  children.forEach(([key, child], i) => alone(out, child, depth + 1, key, i < children.length - 1 ? "," : ""));
-  return out.push(pad + close + comma);
 }
 
 /// `{same, first, differing}`: the first place where bytes differ, and at how many places up to the shorter one's end.

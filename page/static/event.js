@@ -5,13 +5,14 @@
 
 import { acts, target } from "./acts.js";
 import { atAgent, call, has, isAbort, may, pathOf } from "./api.js";
-import { go, route as address } from "./app.js";
+import { Link, go, route as address } from "./app.js";
 import { Body } from "./body.js";
+import { Place } from "./events.js";
 import { asRead, shown, stateOf } from "./feed.js";
-import { Dot, copy, html, live, signal, styles } from "./html.js";
+import { Button, Dot, Facts, copy, html, live, signal, styles } from "./html.js";
 import { hear } from "./live.js";
 import { TABS } from "./route.js";
-import { clock, dur, full, line, look, percent, plural, size, status, title, when } from "./text.js";
+import { clock, dur, full, line, look, percent, plural, size, status, title, when, words } from "./text.js";
 import { Way, proof } from "./way.js";
 
 await styles("/event.css");
@@ -66,21 +67,28 @@ function opener() {
   return { show, stop: () => { stop(); ends?.abort(); clearTimeout(timer); } };
 }
 
-const Act = ({ name, label, of, k, main }) => html`<button type="button" class=${`btn ${main ? "main" : ""}`} onClick=${() => acts[name]([of])}>${label}${k ? html`<kbd aria-hidden="true">${k}</kbd>` : null}</button>`;
-
+/// What can be done to an event: the word, the act, its key.
 const Acts = live(({ of }) => {
-  const { kind, state, endpoint } = of, isRefused = kind === "refused", replays = !isRefused && kind !== "handshake" && may("read", endpoint), acting = may("act", endpoint);
-  const to = target(endpoint);
-  return html`<div class="acts">
-    ${isRefused ? html`<${Act} name="explain" label="Explain" of=${of} k="w" main />` : null}
-    ${replays ? html`<${Act} name="replay" label=${to ? `Replay to ${to.label}` : "Replay…"} of=${of} k="r" main />` : null}
-    ${replays && has("edit") ? html`<${Act} name="edit" label="Edit and replay" of=${of} k="e" />` : null}
-    ${acting && state === "dead" ? html`<${Act} name="revive" label="Revive" of=${of} /><${Act} name="drop" label="Drop" of=${of} />` : null}
-    ${acting && (state === "pending" || state === "waiting") ? html`<${Act} name="cancel" label="Cancel" of=${of} />` : null}
-    ${has("export") ? html`<${Act} name="curl" label="Copy as curl" of=${of} k="c" />` : null}
-    <${Act} name="compare" label="Compare" of=${of} k="=" /><${Act} name="link" label="Link" of=${of} k="y" /><${Act} name="save" label="Save…" of=${of} />
-  </div>`;
+  const { kind, state, endpoint } = of, isRefused = kind === "refused", replays = canReplay(of), acting = may("act", endpoint), to = target(of);
+  const all = [
+    isRefused && ["Explain", "explain", "w"],
+    replays && [to ? `Replay to ${to.label}` : "Replay…", "replay", "r"],
+    replays && has("edit") && ["Edit and replay", "edit", "e"],
+    acting && state === "dead" && ["Revive", "revive"],
+    acting && state === "dead" && ["Drop", "drop"],
+    acting && (state === "pending" || state === "waiting") && ["Cancel", "cancel"],
+    has("export") && isWhole(of) && ["Copy as curl", "curl", "c"],
+    ["Compare", "compare", "="], ["Link", "link", "y"], isWhole(of) && ["Save…", "save"],
+  ].filter(Boolean);
+  return html`<div class="acts">${all.map(([label, name, k]) => html`<${Button} key=${name} k=${k} cls=${k === "w" || k === "r" ? "main" : ""} onClick=${() => acts[name]([of])}>${label}<//>`)}
+    ${!isWhole(of) && html`<p class="note">${cutOff(of)} So it cannot be replayed, copied or saved.</p>`}</div>`;
 });
+
+/// Whether all of a body is kept, as far as is known yet.
+export const isWhole = ({ body, size, kind }) => kind !== "live" || !body || body.kept >= size;
+/// Why it is not.
+const cutOff = ({ body, size: all }) => (body.kept ? `The first ${size(body.kept)} of ${size(all)}: live endpoints keep no more.` : "This endpoint’s journal keeps heads only; journal = \"bodies\" keeps the first 64 kB.");
+const canReplay = (of) => (of.kind === "event" || (of.kind === "live" && has("replay_live") && isWhole(of))) && may("read", of.endpoint);
 
 /// A sentence of the relay, with times as the reader's clock has them.
 const told = (text) => line(text.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z/g, (time) => when(time)));
@@ -89,17 +97,16 @@ const told = (text) => line(text.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+
 const Advice = ({ text }) => html`<p class="todo">${seenParts(text).map(([isCode, part], i) => (isCode ? html`<button type="button" class="code" key=${i} title="Copy" onClick=${() => copy(part, "The command")}>${line(part)}</button>` : told(part)))}</p>`;
 const seenParts = (text) => text.split("`").map((part, i) => [i % 2 === 1, part]);
 
-const Fact = ({ name, wide, mono, children }) => (children === null || children === undefined || children === "" ? null : html`<div class=${wide ? "w2" : ""}><dt>${name}</dt><dd class=${mono ? "mono" : ""} title=${typeof children === "string" ? children : null}>${children}</dd></div>`);
-const toEvent = (id) => html`<a href=${`/e/${encodeURIComponent(id)}`} class="mono" onClick=${(event) => { if (!event.ctrlKey && !event.metaKey && !event.shiftKey) { event.preventDefault(); go({ e: id, at: "" }); } }}>${line(id)}</a>`;
+const toEvent = (id) => id && html`<${Link} class="mono" to=${{ e: id, at: "" }}>${line(id)}<//>`;
 
-const Facts = ({ of: event }) => {
-  const { answered, deadline_us: deadline } = event;
-  return html`<dl class="facts"><${Fact} name="event" wide mono>${line(event.id)}<//><${Fact} name="received">${when(event.received_at) === clock(event.received_at) ? clock(event.received_at, "ms") : full(event.received_at)}<//><${Fact} name="agent">${line(event.agent || "–")}<//>
-    <${Fact} name="verified" wide>${event.unproven ? "no: let pass unproven" : proof(event)}<//><${Fact} name="endpoint">${line(event.endpoint)}${event.kind === "live" ? ", live" : ""}<//><${Fact} name="sender">${line(event.client ?? "")}<//>
-    <${Fact} name="sender’s id" wide mono>${event.sender_id ? line(event.sender_id) : null}<//><${Fact} name="sender got">${answered && answered.whose !== "nobody" ? `${answered.status ?? "nothing"} after ${dur(answered.after_us)}` : null}<//>
-    <${Fact} name="patience">${event.patience && deadline ? `${percent(event.patience)} of ${dur(deadline)}` : null}<//>
-    <${Fact} name="order key" wide mono>${event.order_key ? line(event.order_key) : null}<//><${Fact} name="replay of" wide>${event.replay_of ? toEvent(event.replay_of) : null}<//><${Fact} name="conflicts with" wide>${event.conflict_with ? toEvent(event.conflict_with) : null}<//>
-    <${Fact} name="next try">${event.next_try ? when(event.next_try) : null}<//><${Fact} name="repeats">${event.repeats ? `${plural(event.repeats, "repeat")} answered without a call` : null}<//><${Fact} name="trace" wide mono>${event.trace_id ? line(event.trace_id) : null}<//></dl>`;
+const factsOf = (event) => {
+  const { answered, deadline_us: deadline, received_at: at, patience } = event;
+  return [["event", event.id, "mono", "wide"], ["received", when(at) === clock(at) ? clock(at, "ms") : full(at)], ["agent", event.agent || "–"],
+    ["verified", event.unproven ? "no: let pass unproven" : proof(event), "", "wide"], ["endpoint", event.endpoint + (event.kind === "live" ? ", live" : "")], ["sender", event.client],
+    ["sender’s id", event.sender_id, "mono", "wide"], ["sender got", answered && answered.whose !== "nobody" && `${answered.status ?? "nothing"} after ${dur(answered.after_us)}`],
+    ["patience", patience && deadline && `${percent(patience)} of ${dur(deadline)}`], ["order key", event.order_key, "mono", "wide"],
+    ["replay of", toEvent(event.replay_of), "", "wide"], ["conflicts with", toEvent(event.conflict_with), "", "wide"],
+    ["next try", event.next_try && when(event.next_try)], ["repeats", event.repeats && `${plural(event.repeats, "repeat")} answered without a call`], ["trace", event.trace_id, "mono", "wide"]];
 };
 
 const OURS = /^(relay-|x-forwarded-|forwarded$|x-real-ip$)/i;
@@ -110,24 +117,24 @@ export const Headers = ({ list, masked = [] }) => html`<table class="h"><thead c
 export const attemptOf = (event, at) => event.attempts?.find((one) => String(one.number) === at) ?? event.attempts?.at(-1) ?? null;
 
 function Side({ event, route }) {
-  const { tab, form, q } = route, at = pathOf(event.id), onForm = (next) => go({ form: next }, { replace: true });
+  const { tab = "", form, q } = route, at = pathOf(event.id), onForm = (next) => go({ form: next }, { replace: true });
   if (tab === "headers") return html`<p class="note tools">in the order they came; the relay’s own are coloured; credentials are masked</p><${Headers} list=${event.headers ?? []} masked=${event.masked} />`;
   const attempt = attemptOf(event, route.at);
-  if (tab === "attempts") return event.attempts?.length ? html`<table class="h attempts"><thead><tr>${["", "start", "outcome", "agent", "took", "answer"].map((name, i) => html`<th key=${i} scope="col">${name || html`<span class="vh">number</span>`}</th>`)}</tr></thead><tbody>${event.attempts.map((one) => html`
-    <tr key=${one.number} aria-current=${one === attempt ? "true" : null}><td><button type="button" class="btn plain" aria-label=${`Attempt ${one.number}`} onClick=${() => go({ at: String(one.number), tab: "answer" })}>${one.number}</button></td><td>${when(one.started_at)}</td><td>${line(one.outcome).replaceAll("_", " ")}${one.status ? ` ${one.status}` : ""}${one.resigned ? " ✎" : ""}</td><td>${line(one.agent ?? "–")}</td><td>${dur(one.duration_us || one.duration_ms * 1000)}</td><td>${one.answer ? size(one.answer.size) : "–"}</td></tr>
-    ${one.sentence ? html`<tr key=${`s${one.number}`} class="said"><td></td><td colspan="5">${line(one.sentence)}</td></tr>` : null}`)}</tbody></table>` : html`<p class="none">No handler was called.</p>`;
+  if (tab && tab !== "request" && !attempt) return html`<p class="none">No handler was called.</p>`;
+  if (tab === "attempts") return html`<table class="h attempts"><thead><tr>${["", "start", "outcome", "agent", "took", "answer"].map((name, i) => html`<th key=${i} scope="col">${name || html`<span class="vh">number</span>`}</th>`)}</tr></thead><tbody>${event.attempts.map((one) => html`
+    <tr key=${one.number} aria-current=${one === attempt ? "true" : null}><td><${Button} cls="plain" aria-label=${`Attempt ${one.number}`} onClick=${() => go({ at: String(one.number), tab: "answer" })}>${one.number}<//></td><td>${when(one.started_at)}</td><td>${words(one.outcome)}${one.status ? ` ${one.status}` : ""}${one.resigned ? " ✎" : ""}</td><td>${line(one.agent ?? "–")}</td><td>${dur(one.duration_us || one.duration_ms * 1000)}</td><td>${one.answer ? size(one.answer.size) : "–"}</td></tr>
+    ${one.sentence && html`<tr key=${`s${one.number}`} class="said"><td></td><td colspan="5">${line(one.sentence)}</td></tr>`}`)}</tbody></table>`;
   if (tab === "answer") {
-    const many = event.attempts?.length > 1 ? html`<div class="tools"><span class="dim">attempt ${attempt.number} of ${event.attempts.at(-1).number}</span><button type="button" class="btn small" onClick=${() => acts.attempt(-1)}>Earlier<kbd aria-hidden="true">[</kbd></button><button type="button" class="btn small" onClick=${() => acts.attempt(1)}>Later<kbd aria-hidden="true">]</kbd></button></div>` : null;
-    if (!attempt) return html`<p class="none">There is no answer of a handler.</p>`;
-    if (!attempt.answer) return html`${many}<p class="none">${line(attempt.sentence || "There is no answer of a handler.")}</p>`;
-    const type = attempt.answer.headers.find(([name]) => name.toLowerCase() === "content-type")?.[1] ?? "", coding = attempt.answer.headers.find(([name]) => name.toLowerCase() === "content-encoding")?.[1];
-    return html`${many}<${Headers} list=${attempt.answer.headers} />
-      <${Body} path=${`${at}/attempts/${attempt.number}/body`} kept=${attempt.answer.size} total=${attempt.answer.size} type=${type} coding=${coding} form=${form} onForm=${onForm} query=${q} name=${`${event.id}-answer-${attempt.number}`}
-        >${attempt.answer.truncated ? html`<span class="note">longer than what is kept</span>` : null}<//>`;
+    const { answer, number } = attempt;
+    return html`${event.attempts.length > 1 && html`<div class="tools"><span class="dim">attempt ${number} of ${event.attempts.at(-1).number}</span>
+        <${Button} cls="small" k="[" onClick=${() => acts.attempt(-1)}>Earlier<//><${Button} cls="small" k="]" onClick=${() => acts.attempt(1)}>Later<//></div>`}
+      ${!answer ? html`<p class="none">${line(attempt.sentence || "There is no answer of a handler.")}</p>` : html`<${Headers} list=${answer.headers} />
+      <${Body} path=${`${at}/attempts/${number}/body`} kept=${answer.size} total=${answer.size} type=${headerOf(answer, "content-type")} coding=${headerOf(answer, "content-encoding")} form=${form} onForm=${onForm} query=${q} name=${`${event.id}-answer-${number}`}
+        >${answer.truncated && html`<span class="note">longer than what is kept</span>`}<//>`}`;
   }
-  const { body = {} } = event, why = body.kept < event.size ? (event.kind === "live" ? (body.kept ? `The first ${size(body.kept)} of ${size(event.size)}: live endpoints keep no more.` : "This endpoint’s journal keeps heads only; journal = \"bodies\" keeps the first 64 kB.") : null) : null;
-  return html`<${Body} path=${`${at}/body`} kept=${body.kept ?? event.size} total=${event.size} type=${body.content_type ?? headerOf(event, "content-type")} coding=${body.encoding} charset=${body.charset} form=${form} onForm=${onForm} query=${q} name=${event.id} why=${why}>
-    ${event.same_at_handler === null || event.same_at_handler === undefined ? null : html`<span class=${`note ${event.same_at_handler ? "" : "bad"}`} title=${body.sha256 ? `SHA-256 ${body.sha256}` : null}><${Dot} kind=${event.same_at_handler ? "ok" : "bad"} shape=${event.same_at_handler ? "" : "no"} />${event.same_at_handler ? "same bytes at the handler" : "other bytes at the handler"}</span>`}<//>`;
+  const { body = {}, same_at_handler: same } = event;
+  return html`<${Body} path=${`${at}/body`} kept=${body.kept ?? event.size} total=${event.size} type=${body.content_type ?? headerOf(event, "content-type")} coding=${body.encoding} charset=${body.charset} form=${form} onForm=${onForm} query=${q} name=${event.id} why=${isWhole(event) ? "" : cutOff(event)}>
+    ${typeof same === "boolean" && html`<span class=${`note ${same ? "" : "bad"}`} title=${body.sha256 && `SHA-256 ${body.sha256}`}><${Dot} kind=${same ? "ok" : "bad"} shape=${same ? "" : "no"} />${same ? "same" : "other"} bytes at the handler</span>`}<//>`;
 }
 
 export const headerOf = (event, name) => event.headers?.find(([key]) => key.toLowerCase() === name)?.[1] ?? "";
@@ -150,18 +157,18 @@ export const Detail = live(({ id, route, give, onBack }, own) => {
   own.state.value;
   own.show(id);
   const { event, problem } = opened.value, row = shown.rows.row(id), at = event?.id ? event : row, tab = route.tab || "request";
-  const box = (inside) => html`<div class="detail" role="region" aria-label="The event" tabindex="-1" ref=${give}><button type="button" class="btn back" onClick=${onBack}>‹ Events</button>${inside}</div>`;
+  const box = (inside) => html`<${Place} give=${give} onBack=${onBack}>${inside}<//>`;
   if (problem && !row) return box(html`<p class="none pad">${problem.message}</p>`);
   if (!at) return box(html`<p class="none pad" aria-busy="true">Loading…</p>`);
   const seems = look(row && row.rev > (at.rev ?? 0) ? row : at), code = status(at);
   return box(html`<div class="dh"><div class="line"><h2 title=${title(at)}>${title(at)}</h2><span class="grow"></span><span class=${`badge ${seems.kind}`}><${Dot} shape=${seems.shape} />${seems.word}${/^\d{3}$/.test(code) ? ` · ${code}` : ""}</span></div>
       <p class="req mono"><b>${line(at.method)}</b> ${line(at.target)}</p></div>
     <${Acts} of=${at} />
-    ${problem ? html`<p class="none pad">${problem.message}</p>` : null}
+    ${problem && html`<p class="none pad">${problem.message}</p>`}
     ${event ? html`
-      ${event.sentence || event.advice ? html`<div class="why"><span class="code">why</span><p>${told(event.sentence || event.why || "")}</p>${event.advice ? html`<span class="code">do</span><${Advice} text=${event.advice} />` : null}
-        ${(event.findings ?? []).map((one, i) => html`<span class="code" key=${`c${i}`}>found</span><p key=${i}>${line(one.message)}</p>`)}</div>` : null}
-      <${Way} event=${event} /><${Facts} of=${event} />
+      ${(event.sentence || event.advice) && html`<div class="why"><span class="code">why</span><p>${told(event.sentence || event.why || "")}</p>${event.advice && html`<span class="code">do</span><${Advice} text=${event.advice} />`}
+        ${(event.findings ?? []).map((one, i) => html`<span class="code" key=${`c${i}`}>found</span><p key=${i}>${line(one.message)}</p>`)}</div>`}
+      <${Way} event=${event} /><${Facts} cls="facts" of=${factsOf(event)} />
       <div class="sub"><${Tabs} event=${event} tab=${tab} /><div id="side" role="tabpanel" aria-labelledby=${`tab-${tab}`}><${Side} event=${event} route=${route} /></div></div>` : html`<p class="none pad" aria-busy="true">Loading…</p>`}`);
 }, (_, self) => {
   const own = opener(), { show } = own;

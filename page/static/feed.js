@@ -1,8 +1,8 @@
 // The rows behind the list: pages of the relay, and what the stream tells of them since.
 //
 // There are two sets: all events, and those that the query finds. The relay alone decides what a query finds; rows at hand
-// that seem to fit are shown at once and go again if the relay did not name them. A question that is no longer wanted is
-// aborted.
+// that seem to fit are shown at once and go again if the relay did not name them. Where no more rows can be held, those
+// that somebody looks at stay: the list then stands apart from the newest.
 
 import { Problem, about, call, isAbort } from "./api.js";
 import { batch, computed, signal } from "./html.js";
@@ -13,7 +13,8 @@ import { judge } from "./judge.js";
 const PAGE = 200, TINT_MS = 1600, MAX_TINTED = 20;
 export const VIEWS = { all: "", failing: "is:dead,failed,rejected", waiting: "is:waiting,running", refused: "is:refused", replays: "is:replay" };
 
-let all = new Rows();
+/// All events, and what is known of how they go on, while nobody looks at a query.
+let all = new Rows(), known = null;
 /// What is shown; `version` rises with each change of it.
 export const shown = { rows: all, query: "" };
 export const version = signal(0);
@@ -21,55 +22,47 @@ export const version = signal(0);
 export const stateOf = (id) => computed(() => (version.value, shown.rows.row(id())?.v ?? -1));
 /// The rows at hand, whatever is looked for.
 export const atHand = () => (all.length ? all : shown.rows);
-/// Rows that came on top since somebody looked there, for the pill.
-export const arrivals = new Set();
-const blank = { busy: true, problem: null, next: null, looked: 0, backTo: null, full: false, begun: false };
+/// Who looks: whether that is below the top of the list.
+export const eye = { isBelow: () => false };
+/// How many rows came on top meanwhile, for the pill.
+export const arrivals = signal(0);
+const blank = { busy: true, problem: null, next: null, looked: 0, backTo: null, begun: false };
 export const state = signal(blank);
 export const live = signal(true);
-/// The list stands around an old event: what is newer than its rows is not shown.
+/// What is newer than the list's rows is not shown: it stands around an old event, or has come too far down.
 export const apart = signal(false);
 export const leftOut = signal(0);
+/// Where the list goes on: behind its oldest row, if older ones had to go.
+export const next = () => (shown.rows.cut ? shown.rows.at(shown.rows.length - 1).id : state.value.next);
 
 const changed = () => { version.value++; };
 const set = (change) => { state.value = { ...state.value, ...change }; };
 
-let asking = new AbortController(), stopStream = null, askedAt = "", pages = { [""]: null };
+let asking = new AbortController(), stopStream = null, askedAt = "";
 
 /// Shows what a query finds.
 export function find(query) {
   if (query === shown.query && state.value.begun) return;
   asking.abort();
-  asking = new AbortController();
-  stopStream?.();
-  stopStream = null;
-  const before = shown.rows;
+  const one = asking = new AbortController(), before = shown.rows;
+  stopStream = stopStream?.();
   shown.query = query;
   batch(() => {
     apart.value = false;
-    leftOut.value = 0;
-    if (!query && pages[""]) {
-      shown.rows = all;
-      state.value = { ...pages[""] };
-      changed();
-      return reload();
-    }
-    const seeds = query ? before.list.filter((row) => judge(query, row) === true).slice(-2000) : [];
+    arrivals.value = leftOut.value = 0;
     shown.rows = query ? new Rows() : all;
-    if (query) shown.rows.put(seeds);
-    state.value = { ...blank, begun: true };
+    if (query) shown.rows.put(before.list.filter((row) => judge(query, row) === true).slice(-2000));
+    state.value = query || !known ? { ...blank, begun: true } : known;
     changed();
-    return null;
   });
-  if (!state.value.busy) return;
-  const one = asking;
+  if (!state.value.busy) reload();
   // Whoever types goes on; the relay is asked once they pause.
-  setTimeout(() => { if (!one.signal.aborted) first(one); }, query ? 120 : 0);
+  else setTimeout(() => { if (!one.signal.aborted) first(one); }, query ? 120 : 0);
 }
 
 async function first(one) {
-  const { query, rows } = shown;
-  const page = await ask({ q: query, limit: PAGE }, one);
-  if (!page || one.signal.aborted) return;
+  const { query, rows } = shown, page = await ask({ q: query }, one);
+  if (!page) return;
   const last = page.next ?? "", named = new Set(page.events.map((row) => row.id));
   // The relay looked at all rows down to `last`: what it did not name does not fit.
   if (query) rows.retain((row) => named.has(row.id) || row.id < last || row.born > one.at);
@@ -78,22 +71,23 @@ async function first(one) {
   watch();
 }
 
-function took(page) {
-  set({ busy: false, begun: true, problem: page.problem ?? null, next: page.next, productive: page.events.length > 20, looked: state.value.looked + (page.looked?.rows ?? page.events.length), backTo: page.looked?.back_to ?? page.events.at(-1)?.received_at ?? null });
-  if (!shown.query) pages[""] = state.value;
+function took({ problem = null, next, events, looked }) {
+  set({ busy: false, begun: true, problem, next, productive: events.length > 20, looked: state.value.looked + (looked?.rows ?? events.length), backTo: looked?.back_to ?? events.at(-1)?.received_at ?? null });
+  if (shown.rows === all) known = state.value;
   changed();
 }
 
 /// What was read has the number that was the next: a row of the stream with that number is newer.
 export const asRead = (row) => Object.assign(row, { rev: (row.rev ?? 0) - 0.5 });
 
+/// A page of the list, or null where it is not wanted any more or did not come.
 async function ask(query, one) {
   try {
     one.at = performance.now();
     if (!query.after) askedAt = position();
-    const page = await call("GET", "/events", { query, signal: one.signal });
+    const page = await call("GET", "/events", { query: { limit: PAGE, ...query }, signal: one.signal });
     page.events.forEach(asRead);
-    return page;
+    return one.signal.aborted ? null : page;
   } catch (problem) {
     if (isAbort(problem)) return null;
     if (problem.inForce !== undefined && problem.inForce !== query.q) {
@@ -108,14 +102,33 @@ async function ask(query, one) {
 
 /// Older ones.
 export async function more() {
-  const { next, busy } = state.value;
-  if (!next || busy) return;
-  if (shown.rows.length >= shown.rows.max) return set({ full: true });
+  const { rows, query } = shown, after = next();
+  if (!after || state.value.busy) return;
   set({ busy: true });
-  const one = asking, page = await ask({ q: shown.query, limit: PAGE, after: next }, one);
-  if (!page || one.signal.aborted) return;
-  shown.rows.put(page.events);
+  const page = await ask({ q: query, after }, asking);
+  if (!page) return;
+  rows.cut = false;
+  if (rows.length + page.events.length > rows.max) {
+    stay();
+    rows.keepOldest(rows.max / 2);
+  }
+  rows.put(page.events);
   took(page);
+}
+
+/// Keeps what is shown as it is: what is newer comes once somebody goes to the top.
+function stay() {
+  apart.value = true;
+  if (shown.rows === all) [all, known] = [new Rows(), null];
+  watch();
+}
+
+/// Takes rows of the stream into what is shown. Rows that somebody looks at do not go for them.
+function come(rows) {
+  const to = shown.rows;
+  if (eye.isBelow() && to.length + rows.length > to.max) stay();
+  if (apart.value) to.update(rows);
+  else arrive(to.put(rows));
 }
 
 /// The first pages once more, until they meet what is held, or `deep`er.
@@ -125,7 +138,7 @@ export async function reload({ force = false, deep = false, most = 5, limit = PA
   let after = null, page = null, met = rows.length === 0;
   for (let turn = 0; turn < most; turn++) {
     page = await ask({ q: query, limit, after }, one);
-    if (!page || one.signal.aborted) return;
+    if (!page) return;
     got.push(...page.events);
     met ||= page.events.some((row) => rows.has(row.id));
     after = page.next;
@@ -135,6 +148,7 @@ export async function reload({ force = false, deep = false, most = 5, limit = PA
     // Too much came in between: what is older is loaded again when somebody scrolls there.
     rows.retain((row) => row.id >= after);
     rows.put(got, force);
+    rows.cut = false;
     set({ looked: 0 });
     took(page);
   } else arrive(rows.put(got, force));
@@ -150,7 +164,7 @@ export async function around(id) {
   page?.events.forEach(asRead);
   if (!page?.events.some((row) => row.id === id) || one.signal.aborted || shown.query) return;
   // Rows that join on to those that are held, such as one that came a moment ago, are simply among them.
-  if (!all.length || page.events[0].id > all.at(0).id || page.events.some((row) => all.has(row.id))) {
+  if (!apart.value && (!all.length || page.events[0].id > all.at(0).id || page.events.some((row) => all.has(row.id)))) {
     arrive(all.put(page.events));
     return changed();
   }
@@ -166,13 +180,9 @@ export async function around(id) {
 /// Back to the newest.
 export function newest() {
   if (!apart.value) return;
-  batch(() => {
-    apart.value = false;
-    shown.rows = all;
-    state.value = { ...(pages[""] ?? blank) };
-    changed();
-  });
-  reload();
+  const { query } = shown;
+  Object.assign(shown, { query: null, rows: new Rows() });
+  find(query);
 }
 
 let tinted = 0, tintedSince = 0;
@@ -184,52 +194,47 @@ function arrive(fresh) {
   for (const row of fresh) {
     row.born = now;
     if (tinted <= MAX_TINTED) row.tint = now + TINT_MS;
-    arrivals.add(row.id);
   }
-  if (arrivals.size > 100_000) arrivals.clear();
+  if (eye.isBelow()) arrivals.value += fresh.length;
 }
+
+const again = (data) => reload({ force: data?.why === "restarted", deep: data?.why === "many_changed" });
 
 /// A query that finds some has a stream of its own, as long as somebody looks at this tab. It begins with what came
 /// since the first page was asked for; where that is not known, the page is asked for once more.
 function watch() {
-  const wanted = shown.query && live.value && !document.hidden && !state.value.problem;
-  if (!wanted || stopStream) {
-    if (!wanted) {
-      stopStream?.();
-      stopStream = null;
-    }
-    return;
-  }
-  const { query, rows } = shown, from = askedAt;
+  const { query } = shown, from = askedAt;
   let isWhole = from !== "";
-  stopStream = follow({
+  if (!query || !live.value || apart.value || document.hidden || state.value.problem) stopStream = stopStream?.();
+  else stopStream ??= follow({
     query: { q: query, types: "rows" },
     from,
     onState: () => null,
     onEvent: (id, event, data) => {
       if (shown.query !== query) return;
       if (event === "rows") {
-        arrive(rows.put(data.rows ?? []));
+        come(data.rows ?? []);
         changed();
       } else if (event === "hello" && !isWhole) {
         isWhole = true;
         reload();
-      } else if (event === "resync") reload({ force: data?.why === "restarted", deep: data?.why === "many_changed" });
+      } else if (event === "resync") again(data);
     },
   });
 }
 
 hear((event, data) => {
+  if (!live.value) return;
   if (event === "rows") {
-    if (!live.value) return;
     const rows = data.rows ?? [];
-    let fresh = [];
-    if (pages[""] || shown.rows === all) fresh = all.put(rows);
-    if (shown.rows === all) arrive(fresh);
-    else shown.rows.update(rows);
+    if (shown.rows === all) come(rows);
+    else {
+      if (known) all.put(rows);
+      shown.rows.update(rows);
+    }
     if (data.left_out && !shown.query) leftOut.value += data.left_out;
     changed();
-  } else if (event === "resync" && live.value) reload({ force: data?.why === "restarted", deep: data?.why === "many_changed" });
+  } else if (event === "resync") again(data);
 });
 
 let wasLost = false;

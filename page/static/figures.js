@@ -31,8 +31,8 @@ const Chart = live(({ title, of, n, lines, read, keys = [], children }, own) => 
   return html`<figure class="chart"><figcaption><h2>${title}</h2><span class="dim">${at === null ? "" : `${time(i)}  `}${read(i)}</span></figcaption>
     <svg viewBox=${`0 0 ${W} ${H + 18}`} role="slider" tabindex="0" aria-label=${title} aria-valuemin="0" aria-valuemax=${n - 1} aria-valuenow=${i} aria-valuetext=${`${time(i)}, ${read(i)}`} onPointerMove=${place} onPointerLeave=${leave} onBlur=${leave} onKeyDown=${key}>
       ${lines.map(([y, label]) => html`<path class="rule" d=${`M${LEFT} ${H - y * H + .5}h${WIDE}`} /><text x=${LEFT - 6} y=${Math.max(9, H - y * H + 3)} text-anchor="end">${label}</text>`)}${children}
-      ${at === null ? null : html`<path class="rule at" d=${`M${LEFT + (i + .5) / n * WIDE} 0v${H}`} />`}
-      ${[0, .25, .5, .75, 1].map((part) => html`<text x=${LEFT + part * WIDE} y=${H + 14} text-anchor=${["start", "middle", "end"][part * 2 | 0 && (part === 1 ? 2 : 1)]}>${time(part * n, "m")}</text>`)}</svg>
+      ${at !== null && html`<path class="rule at" d=${`M${LEFT + (i + .5) / n * WIDE} 0v${H}`} />`}
+      ${[0, .25, .5, .75, 1].map((part) => html`<text x=${LEFT + part * WIDE} y=${H + 14} text-anchor=${part ? part < 1 ? "middle" : "end" : "start"}>${time(part * n, "m")}</text>`)}</svg>
     <ul class="plain legend">${keys.map(([word, cls, all]) => html`<li><i class=${`key ${cls}`}></i>${word} <b>${all}</b></li>`)}</ul></figure>`;
 }, () => ({ at: signal(null) }));
 
@@ -68,10 +68,9 @@ export default live((props, { since, asked }) => {
       acts=${html`<${Seg} label="Since when" value=${since.value} options=${[["1h", "Hour"], ["1d", "Day"]]} onPick=${(value) => { since.value = value; asked.again(); }} />`}>
     ${n ? html`<${Rate} of=${of} n=${n} /><${Latency} of=${of} n=${n} /><${Backlog} of=${of} n=${n} />
       <${Part} title="The senders’ patience"><p class="dim">The largest part of a deadline that was used, by endpoint.</p><ul class="plain meters">${patience.map(([name, part]) => html`<${Meter} key=${name} name=${html`<${Link} to=${{ room: "endpoints", name }}>${line(name)}<//>`} part=${part} text=${percent(part)} />`)}</ul><//>
-      ${of.store_limit ? html`<${Part} title="The store"><ul class="plain meters"><${Meter} name=${`of ${size(of.store_limit)}`} part=${of.store_bytes / of.store_limit} text=${size(of.store_bytes)} /></ul><//>` : null}`
+      ${of.store_limit > 0 && html`<${Part} title="The store"><ul class="plain meters"><${Meter} name=${`of ${size(of.store_limit)}`} part=${of.store_bytes / of.store_limit} text=${size(of.store_bytes)} /></ul><//>`}`
       : html`<p class="none">Nothing came since the relay started.</p>`}<//>`;
 }, (props, self) => {
-  const since = signal("1h"), asked = question("/figures", { query: () => ({ since: since.value }), types: ["figures"], every_s: 10 });
-  asks(self, asked);
-  return { since, asked };
+  const since = signal("1h");
+  return { since, asked: asks(self, question("/figures", { query: () => ({ since: since.value }), types: ["figures"], every_s: 10 })) };
 });

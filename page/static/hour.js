@@ -55,14 +55,14 @@ export const Hour = live(({ onRange }, own) => {
         return ["calm", "oddbar", "badbar"].map((cls, k) => {
           const h = bar[k] && Math.max(1, (bar[k] / most) * HIGH);
           y -= h;
-          return h ? html`<rect class=${cls} x=${(i * 1200) / bars.length} y=${y} width=${1200 / bars.length - 2} height=${h} />` : null;
+          return h > 0 && html`<rect class=${cls} x=${(i * 1200) / bars.length} y=${y} width=${1200 / bars.length - 2} height=${h} />`;
         });
       })}
-      ${drag ? html`<rect class="picked" x=${low * 1200} y="0" width=${(high - low) * 1200} height=${HIGH} />` : null}
+      ${drag && html`<rect class="picked" x=${low * 1200} y="0" width=${(high - low) * 1200} height=${HIGH} />`}
     </svg>
     <div class="axis" aria-hidden="true">${[0, 0.25, 0.5, 0.75, 1].map((at) => html`<span key=${at}>${clock(timeAt(at), "m")}</span>`)}</div></div>
     <div class="legend">${lately < 5 ? html`<span><b>${lately}</b> in 5 min</span>` : html`<span><b>${count(Math.round(lately / 5))}</b> a minute</span>`}
-      ${last(told.p50_us) === undefined ? null : html`<span><b>${dur(last(told.p50_us))}</b> p50</span><span><b>${dur(worst(told.p99_us))}</b> p99</span>`}
+      ${last(told.p50_us) !== undefined && html`<span><b>${dur(last(told.p50_us))}</b> p50</span><span><b>${dur(worst(told.p99_us))}</b> p99</span>`}
       <span><b>${count(last(told.waiting) ?? 0)}</b> waiting</span></div></section>`;
 }, (_, self) => {
   self.mounted = () => {

@@ -3,17 +3,18 @@
 // It never makes an element from text: a template's holes become text nodes, or attributes and properties set by name.
 // Rules: nothing from the relay is spread as properties, and no link out of the page is made from it.
 
-import { Component, Fragment, createRef, h, render } from "./vendor/preact.mjs";
+import { Component, Fragment, h, render } from "./vendor/preact.mjs";
 import htm from "./vendor/htm.mjs";
 import { batch, computed, effect, signal, untracked } from "./vendor/signals-core.mjs";
+import { line } from "./text.js";
 
-export { Component, Fragment, batch, computed, createRef, effect, h, render, signal, untracked };
+export { Component, Fragment, batch, computed, effect, h, render, signal, untracked };
 
 export const html = htm.bind(h);
 
 /// A component that is drawn anew when a signal that it read has changed. `setup(props, self)` runs once; what it
 /// returns is the view's second argument. It may give `self.mounted`, which runs once the elements are there and may
-/// return what ends it, and `self.drawn`, which runs after each drawing.
+/// return what ends it.
 export function live(view, setup) {
   return class extends Component {
     constructor(props) {
@@ -32,10 +33,6 @@ export function live(view, setup) {
     }
     componentDidMount() {
       this.end = this.mounted?.();
-      this.drawn?.();
-    }
-    componentDidUpdate() {
-      this.drawn?.();
     }
     componentWillUnmount() {
       this.stop?.();
@@ -64,8 +61,16 @@ export const styles = (href) => new Promise((resolve) => {
   document.head.append(link);
 });
 
-/// A shape that stands beside a word; it says nothing by itself.
-export const Dot = ({ shape = "", kind = "" }) => html`<span class=${`dot ${shape} ${kind}`} aria-hidden="true"></span>`;
+/// A shape that stands beside a word; it says nothing by itself. `on` is for what is there or is not.
+export const Dot = ({ on, shape = on === false ? "ring" : "", kind = { true: "ok", false: "off" }[on] ?? "" }) => html`<span class=${`dot ${shape} ${kind}`} aria-hidden="true"></span>`;
+
+/// `cls` is one of main, small and plain; `k` the key that does the same.
+export const Button = ({ cls = "", k, children, ...rest }) => html`<button type="button" class=${`btn ${cls}`} ...${rest}>${children}${k && html`<kbd aria-hidden="true">${k}</kbd>`}</button>`;
+export const Icon = ({ label, ...rest }) => html`<button type="button" class="icon" aria-label=${label} ...${rest} />`;
+
+/// Terms and what they are: `[term, value, class, class of both]`. Those without a value are left out.
+export const Facts = ({ of, cls = "known" }) => html`<dl class=${cls}>${of.map(([term, value, look, wide]) => (value || value === 0) && html`
+  <div class=${wide}><dt>${term}</dt><dd class=${look} title=${typeof value === "string" ? line(value) : null}>${typeof value === "string" ? line(value) : value}</dd></div>`)}</dl>`;
 
 /// One of several: `options` are `[value, label]`.
 export const Seg = ({ label, options, value, onPick, cls = "", off = [] }) => html`
@@ -97,10 +102,10 @@ export class Sheet extends Component {
     return html`<dialog class=${`sheet ${kind}`} aria-label=${title} ref=${this.at} onCancel=${this.close}
         onKeyDown=${onKeyDown} onMouseDown=${(event) => { if (event.target === this.el && !fixed) this.close(); }}>
       <div class="sheet-in">
-        <div class="sh"><h1>${title}</h1>${note ? html`<span class="dim mono cut">${note}</span>` : null}<span class="grow"></span>
-          ${fixed ? null : html`<button type="button" class="icon" aria-label="Close" onClick=${this.close}>✕</button>`}</div>
+        <div class="sh"><h1>${title}</h1>${note && html`<span class="dim mono cut">${note}</span>`}<span class="grow"></span>
+          ${!fixed && html`<${Icon} label="Close" onClick=${this.close}>✕<//>`}</div>
         <div class="sb">${children}</div>
-        ${foot ? html`<div class="sf">${foot}</div>` : null}
+        ${foot && html`<div class="sf">${foot}</div>`}
       </div></dialog>`;
   }
 }
@@ -116,20 +121,21 @@ export function toast(text) {
 export const Toast = live(() => html`<div class=${`toast ${said.value.shown ? "" : "away"}`} role="status">${said.value.text}</div>`);
 
 /// The sheets that are open; the last one is on top.
-export const sheets = signal([]);
-export function openSheet(view) {
-  const one = { view };
+const sheets = signal([]);
+/// Opens what `view` draws, a component with its properties, which get `onClose`. Returns what closes it.
+export function openSheet(view, props) {
+  const one = {}, close = () => { sheets.value = sheets.value.filter((other) => other !== one); };
+  one.view = h(view, { ...props, onClose: props?.onClose ?? close });
   sheets.value = [...sheets.value, one];
-  return () => { sheets.value = sheets.value.filter((other) => other !== one); };
+  return close;
 }
-export const Sheets = live(() => sheets.value.map((one, at) => html`<${Fragment} key=${at}>${one.view()}<//>`));
+export const Sheets = live(() => sheets.value.map(({ view }, at) => html`<${Fragment} key=${at}>${view}<//>`));
 
 /// Asks once before something that cannot be taken back. Resolves to whether the person agreed.
 export const confirm = (title, text, does) => new Promise((resolve) => {
-  const end = (yes) => { close(); resolve(yes); };
-  const close = openSheet(() => html`<${Sheet} title=${title} kind="small" onClose=${() => end(false)} foot=${html`
-    <button type="button" class="btn main" data-first onClick=${() => end(true)}>${does}</button>
-    <button type="button" class="btn" onClick=${() => end(false)}>Cancel</button>`}><p class="say">${text}</p><//>`);
+  const end = (yes) => () => { close(); resolve(yes); };
+  const close = openSheet(Sheet, { title, kind: "small", onClose: end(false), children: html`<p class="say">${text}</p>`,
+    foot: html`<${Button} cls="main" data-first onClick=${end(true)}>${does}<//><${Button} onClick=${end(false)}>Cancel<//>` });
 });
 
 export async function copy(text, what) {
@@ -143,4 +149,4 @@ export async function copy(text, what) {
 
 /// A command or an address that can be copied.
 export const Cmd = ({ text, what = "The command" }) => html`<div class="cmd"><code tabindex="0">${text}</code>
-  <button type="button" class="btn" onClick=${() => copy(text, what)}>Copy</button></div>`;
+  <${Button} onClick=${() => copy(text, what)}>Copy<//></div>`;

@@ -13,50 +13,31 @@ export class JsonError extends Error {
   }
 }
 
+const OPENS = { "}": "{", "]": "[" }, MORE = "a comma or an end";
+
 /// The tokens of a text, checked against the grammar: `[kind, text]`, where the kind is `key`, `string`, `number`, `word`,
 /// or the sign itself.
 export function* tokens(text) {
   const stack = [];
   let at = text.charCodeAt(0) === 0xfeff ? 1 : 0, wants = "a value";
+  const wrong = (place) => new JsonError(`${wants || "nothing"} should stand here`, text, place);
   for (;;) {
     TOKEN.lastIndex = at;
     const match = TOKEN.exec(text);
     if (!match) {
       const rest = text.slice(at).search(/\S/);
-      if (rest < 0 && wants === "end") return;
-      throw new JsonError(rest < 0 ? "the text ends too early" : `${wants === "end" ? "nothing" : wants} should stand here`, text, rest < 0 ? text.length : at + rest);
+      if (rest < 0 && !wants) return;
+      throw rest < 0 ? new JsonError("the text ends too early", text, text.length) : wrong(at + rest);
     }
+    const [, string, number, word, sign] = match, token = string ?? number ?? word ?? sign, top = stack.at(-1), isKey = wants.startsWith("a key");
     at = TOKEN.lastIndex;
-    const [, string, number, word, sign] = match, top = stack[stack.length - 1], start = at - (string ?? number ?? word ?? sign).length;
-    const fail = (what) => { throw new JsonError(`${what === "end" ? "nothing" : what} should stand here`, text, start); };
-    if (sign === "}" || sign === "]") {
-      const isEmpty = wants === "a key or }" || wants === "a value or ]";
-      if (top !== (sign === "}" ? "{" : "[") || !(isEmpty || wants === "a comma or an end")) fail(wants);
-      stack.pop();
-      yield [sign, sign];
-      wants = stack.length ? "a comma or an end" : "end";
-    } else if (sign === ",") {
-      if (wants !== "a comma or an end") fail(wants);
-      yield [sign, sign];
-      wants = top === "{" ? "a key" : "a value";
-    } else if (sign === ":") {
-      if (wants !== "a colon") fail(wants);
-      yield [sign, sign];
-      wants = "a value";
-    } else if (wants === "a key" || wants === "a key or }") {
-      if (!string) fail(wants);
-      yield ["key", string];
-      wants = "a colon";
-    } else if (wants === "a value" || wants === "a value or ]") {
-      if (sign) {
-        stack.push(sign);
-        yield [sign, sign];
-        wants = sign === "{" ? "a key or }" : "a value or ]";
-      } else {
-        yield string ? ["string", string] : number ? ["number", number] : ["word", word];
-        wants = stack.length ? "a comma or an end" : "end";
-      }
-    } else fail(wants);
+    const fits = OPENS[sign] ? top === OPENS[sign] && wants.includes(" or ") : sign === "," ? wants === MORE : sign === ":" ? wants === "a colon" : isKey ? string : wants.startsWith("a value");
+    if (!fits) throw wrong(at - token.length);
+    const kind = sign ?? (isKey ? "key" : string ? "string" : number ? "number" : "word");
+    yield [kind, token];
+    if (OPENS[sign]) stack.pop();
+    else if (sign === "{" || sign === "[") stack.push(sign);
+    wants = { ",": top === "{" ? "a key" : "a value", ":": "a value", "{": "a key or }", "[": "a value or ]", key: "a colon" }[kind] ?? (stack.length ? MORE : "");
   }
 }
 

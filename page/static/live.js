@@ -50,15 +50,17 @@ export function begin() {
   setInterval(() => { if (!document.hidden && session.peek().state === "in") loadAgents(); }, 15_000);
   if (!navigator.locks || !globalThis.BroadcastChannel) return lead(() => null);
   const channel = new BroadcastChannel("relay-news");
-  let leads = false;
+  // A tab that is alone tells nobody: each message would be copied for it.
+  let leads = false, isAlone = true;
   channel.onmessage = ({ data }) => {
+    isAlone = false;
     if (data.ask && leads) channel.postMessage({ state: news.value });
     else if (!data.ask && !leads) take(data);
   };
   channel.postMessage({ ask: true });
   navigator.locks.request("relay-news", () => new Promise(() => {
     leads = true;
-    lead((message) => channel.postMessage(message));
+    lead((message) => { if (!isAlone) channel.postMessage(message); });
   }));
   return null;
 }

@@ -4,56 +4,54 @@
 // draft stays until it is sent or the page goes; the sheet stays open with the answer for the next try.
 
 import { about, call, isAbort, may, pathOf } from "./api.js";
-import { asked, outcome, send, serving, setTarget, target, whoever } from "./acts.js";
+import { asked, everybody, outcome, send, serving, setTarget, target, toAgent, whoever } from "./acts.js";
 import { bytesOf } from "./body.js";
 import { align } from "./diff.js";
 import { headerOf } from "./event.js";
 import { base64, dump, textOf, undump } from "./hex.js";
-import { Dot, Seg, Sheet, html, live, openSheet, signal } from "./html.js";
+import { Button, Dot, Seg, Sheet, html, live, openSheet, signal, toast } from "./html.js";
 import { layout, mistake } from "./json.js";
 import { line, plural, seen, size, title } from "./text.js";
 
 const MOST = 1_048_576;
 const radio = (name, value, chosen, label, note) => html`<label key=${value}><input type="radio" name=${name} value=${value} checked=${chosen.value === value} onChange=${() => { chosen.value = value; }} /><span>${label} <small>${note}</small></span></label>`;
 
-/// The places that an event of an endpoint may be sent to, by a name for each.
-function places(endpoint) {
-  const agents = serving(endpoint).map((agent) => [`agent:${agent.name}:${agent.instance}`, { to: "agent", name: agent.name, instance: agent.instance, label: line(agent.name) }]);
-  const own = target(endpoint), out = new Map(agents);
+/// The places that an event may be sent to, by a name for each.
+function places(of) {
+  const agents = serving(of.endpoint).map((agent) => [`${agent.name}:${agent.instance}`, toAgent(agent)]), own = target(of), out = new Map(agents);
   if (own?.to === "agent" && !agents.some(([, one]) => one.name === own.name)) out.set("own", own);
-  if (may("replay", endpoint)) out.set("endpoint", { to: "endpoint", label: `whoever serves ${line(endpoint)}` });
+  if (toAll(of)) out.set("", everybody(of.endpoint));
   return out;
 }
+/// Whether it may go to whoever serves its endpoint; a live one is not kept for that.
+const toAll = ({ endpoint, kind }) => kind !== "live" && may("replay", endpoint);
 
-const Places = ({ endpoint, all, chosen }) => html`<fieldset class="opts"><legend>To</legend>
-  ${[...all].map(([name, place]) => radio("to", name, chosen, place.label, place.to === "agent" ? "this agent alone; nothing changes at the relay" : `as a new event: ${whoever(endpoint)}`))}
-  ${may("replay", endpoint) ? null : html`<small>To whoever serves it: needs the right replay</small>`}
-  ${all.size ? null : html`<p class="say">No agent serves ${line(endpoint)}, and this key may not replay to whoever will.</p>`}</fieldset>`;
+const Places = ({ of, all, chosen }) => html`<fieldset class="opts"><legend>To</legend>
+  ${[...all].map(([name, place]) => radio("to", name, chosen, place.label, place.to === "agent" ? "this agent alone; nothing changes at the relay" : `as a new event: ${whoever(of.endpoint)}`))}
+  ${of.kind !== "live" && !toAll(of) && html`<small>To whoever serves it: needs the right replay</small>`}
+  ${!all.size && html`<p class="say">No agent serves ${line(of.endpoint)} now, and ${of.kind === "live" ? "a live webhook goes to one agent alone" : "this key may not replay to whoever will"}.</p>`}</fieldset>`;
 
-const first = (endpoint, all) => {
-  const own = target(endpoint);
-  return [...all].find(([, place]) => own && place.to === own.to && place.name === own.name)?.[0] ?? [...all.keys()][0] ?? "";
+const first = (of, all) => {
+  const own = target(of);
+  return [...all].find(([, place]) => own && place.to === own.to && place.name === own.name)?.[0] ?? [...all.keys()][0];
 };
 
-const Choose = live(({ endpoint, onClose, then }, own) => {
+const Choose = live(({ of, onClose, then }, { all, to }) => {
   const go = () => {
-    const place = own.all.get(own.to.value);
-    if (!place) return;
-    setTarget(endpoint, place);
-    asked.add(endpoint);
+    setTarget(of.endpoint, all.get(to.value));
+    asked.add(of.endpoint);
     onClose();
     then();
   };
-  return html`<${Sheet} title="Replay: where to?" note=${line(endpoint)} kind="small" onClose=${onClose} foot=${html`<button type="button" class="btn main" data-first disabled=${!own.all.size} onClick=${go}>Replay</button><button type="button" class="btn" onClick=${onClose}>Cancel</button>`}>
-    <${Places} endpoint=${endpoint} all=${own.all} chosen=${own.to} /><p class="dim">The button names this place from now on; Edit and replay changes it.</p><//>`;
-}, ({ endpoint }) => {
-  const all = places(endpoint);
-  return { all, to: signal(first(endpoint, all)) };
+  return html`<${Sheet} title="Replay: where to?" note=${line(of.endpoint)} kind="small" onClose=${onClose}
+      foot=${html`<${Button} cls="main" data-first disabled=${!all.size} onClick=${go}>Replay<//><${Button} onClick=${onClose}>Cancel<//>`}>
+    <${Places} of=${of} all=${all} chosen=${to} /><p class="dim">The button names this place from now on; Edit and replay changes it.</p><//>`;
+}, ({ of }) => {
+  const all = places(of);
+  return { all, to: signal(first(of, all)) };
 });
 
-export function choose(endpoint, then) {
-  const close = openSheet(() => html`<${Choose} endpoint=${endpoint} then=${then} onClose=${() => close()} />`);
-}
+export const choose = (of, then) => openSheet(Choose, { of, then });
 
 // What the relay or the connection writes is not edited.
 const FIXED = /^(relay-.*|content-length|host|x-forwarded-.*|forwarded|connection|transfer-encoding)$/i;
@@ -71,18 +69,19 @@ export function headersFrom(text) {
   return { headers };
 }
 
-/// Whether there is a signature that could be made afresh.
-const isSigned = (event) => Boolean(event.verified) && event.verified !== "none";
+/// Whether there is a signature that could be made afresh, and whether this key may have that done.
+const isSigned = (event) => Boolean(event.verified) && event.verified !== "none", signs = ({ endpoint }) => may("sign", endpoint);
+const mostBytes = () => about.value?.limits?.edit_bytes || MOST;
 
 const drafts = new Map();
 /// What an editor holds of an event; made once, so that nothing typed is lost.
 function draftOf(event, bytes) {
   if (drafts.has(event.id)) return drafts.get(event.id);
-  const text = textOf(bytes), endpoint = event.endpoint, all = places(endpoint), coded = Boolean(event.body?.encoding && event.body.encoding !== "identity");
+  const text = textOf(bytes), coded = Boolean(event.body?.encoding && event.body.encoding !== "identity");
   const laid = text !== null && !coded && text.length <= MOST ? layout(text) : null;
   const original = { method: event.method, target: event.target, headers: headerText(event.headers ?? []), body: laid?.text ?? text ?? "", form: text === null || coded ? "hex" : "text" };
   if (original.form === "hex") original.body = dump(bytes);
-  const draft = { original, bytes, all, back: laid?.back ?? ((edited) => edited), to: signal(first(endpoint, all)), sig: signal(may("sign", endpoint) && isSigned(event) ? "fresh" : "keep"), file: signal(null), ...Object.fromEntries(Object.entries(original).map(([key, value]) => [key, signal(value)])) };
+  const draft = { original, bytes, back: laid?.back ?? ((edited) => edited), to: signal(null), sig: signal(signs(event) && isSigned(event) ? "fresh" : "keep"), file: signal(null), ...Object.fromEntries(Object.entries(original).map(([key, value]) => [key, signal(value)])) };
   drafts.set(event.id, draft);
   if (drafts.size > 20) drafts.delete(drafts.keys().next().value);
   return draft;
@@ -126,7 +125,7 @@ function judged(draft, type) {
     const found = mistake(draft.body.value);
     said += found ? `, not JSON: line ${found.line}, column ${found.column}: ${found.message}` : ", valid JSON";
   }
-  if (body && body.length > (about.value?.limits?.edit_bytes || MOST)) wrong ||= `the body is longer than ${size(about.value.limits.edit_bytes || MOST)}, which is the most that can be edited`;
+  if (body?.length > mostBytes()) wrong ||= `the body is longer than ${size(mostBytes())}, which is the most that can be edited`;
   return { headers: head.headers, body, wrong, said, changes, bodyChanged };
 }
 
@@ -144,7 +143,7 @@ function editOf(draft, { headers, body, bodyChanged }) {
 }
 
 const Edit = live(({ event, draft, onClose }, own) => {
-  const type = headerOf(event, "content-type"), now = judged(draft, type), { endpoint } = event, place = draft.all.get(draft.to.value);
+  const type = headerOf(event, "content-type"), now = judged(draft, type), place = draft.all.get(draft.to.value);
   const set = (key) => (typed) => { draft[key].value = typed.currentTarget.value; };
   const go = async () => {
     if (now.wrong || !place || own.busy.value) return;
@@ -153,7 +152,7 @@ const Edit = live(({ event, draft, onClose }, own) => {
     try {
       const edit = editOf(draft, now), isEdited = Object.keys(edit).length > 0;
       const done = await send(event.id, place, { signature: draft.sig.value, body: isEdited ? edit : undefined });
-      setTarget(endpoint, place);
+      setTarget(event.endpoint, place);
       own.answer.value = { done, text: outcome(done, place), isGood: !done.outcome || (done.status >= 200 && done.status < 400) };
       if (done.new_id && !done.outcome) own.follow(done.new_id);
     } catch (problem) {
@@ -164,32 +163,31 @@ const Edit = live(({ event, draft, onClose }, own) => {
   const toForm = (form) => {
     if (form === draft.form.value) return;
     const text = now.body && textOf(now.body);
-    if (form === "text" && text === null) return;
-    if (!now.body) return;
+    if (!now.body || (form === "text" && text === null)) return;
     draft.form.value = form;
     draft.body.value = form === "hex" ? dump(now.body) : layout(text)?.text ?? text;
   };
   const answer = own.answer.value, changed = now.changes.length;
   return html`<${Sheet} title="Edit and replay" note=${title(event)} kind="side" onClose=${onClose}
       onKeyDown=${(pressed) => { if (pressed.key === "Enter" && (pressed.ctrlKey || pressed.metaKey)) { pressed.preventDefault(); go(); } }}
-      foot=${html`<button type="button" class="btn main" data-first disabled=${Boolean(now.wrong) || !place || own.busy.value} onClick=${go}>Send<kbd aria-hidden="true">Ctrl ↵</kbd></button>
-        <button type="button" class="btn" disabled=${!changed} onClick=${() => own.reset(draft)}>Undo all</button><span class="grow"></span><span class="dim">${own.busy.value ? "Sending…" : answer ? "Sent; change it and send again" : "Nothing has been sent yet"}</span>`}>
+      foot=${html`<${Button} cls="main" k="Ctrl ↵" data-first disabled=${Boolean(now.wrong) || !place || own.busy.value} onClick=${go}>Send<//>
+        <${Button} disabled=${!changed} onClick=${() => own.reset(draft)}>Undo all<//><span class="grow"></span><span class="dim">${own.busy.value ? "Sending…" : answer ? "Sent; change it and send again" : "Nothing has been sent yet"}</span>`}>
     <div class="two"><label class="f">Method<input class="in" value=${draft.method.value} maxlength="32" onInput=${set("method")} /></label><label class="f">Path behind the endpoint<input class="in" value=${draft.target.value} onInput=${set("target")} /></label></div>
     <label class="f">Headers, in order; a masked one that stays as it is keeps its value<textarea class="in hd" spellcheck=${false} value=${draft.headers.value} onInput=${set("headers")}></textarea></label>
     <div class="f"><div class="tools"><label for="edit-body">Body</label><span class="grow"></span><${Seg} label="Body as" value=${draft.form.value} options=${[["text", "Text"], ["hex", "Hex"]]} onPick=${toForm} />
       <label class="btn small">Upload<input class="vh" type="file" onChange=${(picked) => own.upload(picked.currentTarget.files?.[0], draft)} /></label></div>
-      ${draft.file.value ? html`<p class="note">${line(draft.file.value.name)}, ${size(draft.file.value.bytes.length)} <button type="button" class="btn plain" onClick=${() => { draft.file.value = null; }}>take the text again</button></p>`
+      ${draft.file.value ? html`<p class="note">${line(draft.file.value.name)}, ${size(draft.file.value.bytes.length)} <${Button} cls="plain" onClick=${() => { draft.file.value = null; }}>take the text again<//></p>`
       : html`<textarea id="edit-body" class="in" spellcheck=${false} value=${draft.body.value} onInput=${set("body")}></textarea>`}</div>
     <p class=${`note ${now.wrong ? "bad" : ""}`} role="status">${now.wrong || `${now.said}; ${changed ? `changed: ${now.changes.join(", ")}` : "nothing changed yet"}`}</p>
     <fieldset class="opts"><legend>Signature</legend>
       ${!isSigned(event) ? html`<small>Nothing is signed at this endpoint</small>` : html`
-      ${may("sign", endpoint) ? radio("sig", "fresh", draft.sig, "Sign afresh", "with the endpoint’s secret; marked Relay-Resigned") : html`<small>Sign afresh: needs the right sign</small>`}
+      ${signs(event) ? radio("sig", "fresh", draft.sig, "Sign afresh", "with the endpoint’s secret; marked Relay-Resigned") : html`<small>Sign afresh: needs the right sign</small>`}
       ${radio("sig", "keep", draft.sig, "Keep", now.bodyChanged ? "the handler will refuse it: the body differs from what was signed" : "as it came, however old it is")}
-      ${now.bodyChanged ? null : radio("sig", "auto", draft.sig, "As the endpoint says", "kept while it is good, else made anew")}`}</fieldset>
-    <${Places} endpoint=${endpoint} all=${draft.all} chosen=${draft.to} />
-    <div role="status">${answer ? html`<div class="answered"><p class="note"><${Dot} kind=${answer.isGood ? "ok" : "bad"} shape=${answer.isGood ? "" : "tri"} /><b>${answer.text}</b></p>
-      ${answer.done?.headers ? html`<p class="mono dim cut">${answer.done.headers.map(([name, value]) => `${line(name)}: ${line(value)}`).join("   ")}</p>` : null}
-      ${own.body.value ? html`<pre class="mono">${own.body.value}</pre>` : null}</div>` : null}</div><//>`;
+      ${!now.bodyChanged && radio("sig", "auto", draft.sig, "As the endpoint says", "kept while it is good, else made anew")}`}</fieldset>
+    <${Places} of=${event} all=${draft.all} chosen=${draft.to} />
+    <div role="status">${answer && html`<div class="answered"><p class="note"><${Dot} kind=${answer.isGood ? "ok" : "bad"} shape=${answer.isGood ? "" : "tri"} /><b>${answer.text}</b></p>
+      ${answer.done?.headers && html`<p class="mono dim cut">${answer.done.headers.map(([name, value]) => `${line(name)}: ${line(value)}`).join("   ")}</p>`}
+      ${own.body.value && html`<pre class="mono">${own.body.value}</pre>`}</div>`}</div><//>`;
 }, ({ draft }) => {
   const own = { busy: signal(false), answer: signal(null), body: signal("") };
   own.reset = () => {
@@ -198,7 +196,7 @@ const Edit = live(({ event, draft, onClose }, own) => {
   };
   own.upload = async (file) => {
     if (!file) return;
-    if (file.size > (about.value?.limits?.edit_bytes || MOST)) {
+    if (file.size > mostBytes()) {
       own.answer.value = { text: `the file has ${size(file.size)}, more than can be edited`, isGood: false };
       return;
     }
@@ -221,12 +219,9 @@ const Edit = live(({ event, draft, onClose }, own) => {
 
 export async function edit(event) {
   const kept = event.body?.kept ?? event.size;
-  if (event.size > MOST || kept < event.size) {
-    const close = openSheet(() => html`<${Sheet} title="Edit and replay" kind="small" onClose=${() => close()}><p class="say">${kept < event.size ? "Its body is not kept whole, so that it cannot be edited." : `Its body has ${size(event.size)}; ${size(MOST)} is the most that can be edited here.`}</p><//>`);
-    return;
-  }
-  const bytes = await bytesOf(`${pathOf(event.id)}/body`, 0, MOST, kept), draft = draftOf(event, bytes);
-  draft.all = places(event.endpoint);
-  if (!draft.all.has(draft.to.value)) draft.to.value = first(event.endpoint, draft.all);
-  const close = openSheet(() => html`<${Edit} event=${event} draft=${draft} onClose=${() => close()} />`);
+  if (event.size > MOST || kept < event.size) return toast(kept < event.size ? "Its body is not kept whole, so that it cannot be edited" : `Its body has ${size(event.size)}; ${size(MOST)} is the most that can be edited here`);
+  const draft = draftOf(event, await bytesOf(`${pathOf(event.id)}/body`, 0, MOST, kept));
+  draft.all = places(event);
+  if (!draft.all.has(draft.to.value)) draft.to.value = first(event, draft.all);
+  return openSheet(Edit, { event, draft });
 }

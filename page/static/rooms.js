@@ -2,8 +2,8 @@
 //
 // What was there stays when an answer does not come. What is shown as text alone is escaped here (`line`).
 
-import { html, live, openSheet, Sheet, signal, styles, toast, confirm } from "./html.js";
-import { call } from "./api.js";
+import { Button, confirm, html, live, openSheet, Sheet, signal, styles, toast } from "./html.js";
+import { call, may } from "./api.js";
 import { hear } from "./live.js";
 import { line, span, when } from "./text.js";
 
@@ -36,12 +36,13 @@ export function question(path, { query, types = [], every_s = 15 } = {}) {
   return own;
 }
 
-/// Starts questions with their room and ends them with it.
+/// Starts questions with their room and ends them with it. Returns the first.
 export const asks = (self, ...all) => {
   self.mounted = () => {
     const ends = all.map((one) => one.start());
     return () => ends.forEach((end) => end());
   };
+  return all[0];
 };
 
 export const told = (problem) => line(problem?.message || problem);
@@ -66,12 +67,12 @@ export const path = (...parts) => parts.map((part) => `/${encodeURIComponent(par
 /// A room. `asked` is its first question: until that is answered nothing else is shown.
 export const Room = live(({ title, note, acts, asked, children }) => html`<main class="room" tabindex="-1" data-home><div class="room-in">
   <header class="rh"><h1>${title}</h1><span class="dim">${note}</span><span class="grow"></span>${acts}</header>
-  ${asked.problem.value ? html`<p class="trouble" role="status">${told(asked.problem.value)}</p>` : null}
-  ${asked.data.value ? children : asked.problem.value ? null : html`<p class="dim" role="status">Asking the relay…</p>`}</div></main>`);
+  <${Trouble} of=${asked.problem.value} />
+  ${asked.data.value ? children : !asked.problem.value && html`<p class="dim" role="status">Asking the relay…</p>`}</div></main>`);
+
+export const Trouble = ({ of, role = "status" }) => of && html`<p class="trouble" role=${role}>${told(of)}</p>`;
 
 export const Part = ({ title, children }) => html`<section class="part"><h2>${title}</h2>${children}</section>`;
-
-export const Button = ({ onClick, children, main, label }) => html`<button type="button" class=${main ? "btn main" : "btn"} aria-label=${label} onClick=${onClick}>${children}</button>`;
 
 const cell = (one, of) => typeof of === "function" ? of(one) : line(one[of] ?? "");
 
@@ -80,30 +81,29 @@ export const Table = ({ of, k, cap, cols }) => html`<table class="grid"><caption
   <thead><tr>${cols.map(([label, cls]) => html`<th scope="col" class=${cls}>${label || html`<span class="vh">Actions</span>`}</th>`)}</tr></thead>
   <tbody>${of.map((one) => html`<tr key=${cell(one, k)}>${cols.map(([, cls, what], at) => at ? html`<td class=${cls}>${cell(one, what)}</td>` : html`<th scope="row" class=${cls}>${cell(one, what)}</th>`)}</tr>`)}</tbody></table>`;
 
-/// Terms and what they are; those without a value are left out.
-export const Facts = ({ of }) => html`<dl class="known">${of.filter(([, value]) => value || value === 0).map(([term, value, mono]) => html`
-  <div><dt>${term}</dt><dd class=${mono && "mono"}>${typeof value === "string" ? line(value) : value}</dd></div>`)}</dl>`;
-
 export const Ago = ({ at }) => {
-  const s = (Date.now() - new Date(at ?? NaN)) / 1000;
-  return s === s ? html`<time dateTime=${at} title=${when(at)}>${s < 5 ? "now" : `${span(s)} ago`}</time>` : null;
+  const s = (Date.now() - new Date(at)) / 1000;
+  return at && html`<time dateTime=${at} title=${when(at)}>${s < 5 ? "now" : `${span(s)} ago`}</time>`;
 };
+/// A cell with how long ago something was.
+export const ago = (key, none) => (of) => (of[key] ? html`<${Ago} at=${of[key]} />` : none);
 
-export const Needs = ({ right }) => html`<p class="dim">needs the right <code>${right}</code></p>`;
+/// What takes a right, or the name of that right.
+export const Needs = ({ right, of, children }) => (may(right, of) ? children : html`<p class="dim">needs the right <code>${right}</code></p>`);
 
 const Input = ({ of: { id, label, hint, options, checks, ...rest }, values, set }) => {
   const value = values[id], said = hint && `${id}-says`;
   if (checks) return html`<fieldset><legend>${label}</legend>${checks.map(([name, says]) => html`<label class="check"><input type="checkbox" checked=${value.includes(name)}
     onChange=${() => set(id, value.includes(name) ? value.filter((one) => one !== name) : [...value, name])} /><code>${name}</code> <span class="dim">${says}</span></label>`)}</fieldset>`;
   const all = { id, value, "aria-describedby": said, autocomplete: "off", spellcheck: "false", onInput: (event) => set(id, event.target.value), ...rest };
-  return html`<div class="field"><label for=${id}>${label}</label><div class="row">${options ? html`<select ...${all}>${options.map(([name, text]) => html`<option value=${name}>${text}</option>`)}</select>` : html`<input ...${all} />`}</div>${hint ? html`<p class="dim" id=${said}>${hint}</p>` : null}</div>`;
+  return html`<div class="field"><label for=${id}>${label}</label><div class="row">${options ? html`<select ...${all}>${options.map(([name, text]) => html`<option value=${name}>${text}</option>`)}</select>` : html`<input ...${all} />`}</div>${hint && html`<p class="dim" id=${said}>${hint}</p>`}</div>`;
 };
 
-const FormSheet = live(({ of, close }, own) => own.made.value
-  ? html`<${Sheet} title=${of.done} fixed foot=${html`<${Button} main onClick=${close}>Done<//>`}>${of.shows(own.made.value, own.values.value, close)}<//>`
-  : html`<${Sheet} title=${of.title} onClose=${close} foot=${html`<button type="submit" form="made" class="btn main">${of.verb}</button><${Button} onClick=${close}>Cancel<//>`}>
+const FormSheet = live(({ of, onClose }, own) => own.made.value
+  ? html`<${Sheet} title=${of.done} fixed foot=${html`<${Button} cls="main" onClick=${onClose}>Done<//>`}>${of.shows(own.made.value, own.values.value, onClose)}<//>`
+  : html`<${Sheet} title=${of.title} onClose=${onClose} foot=${html`<button type="submit" form="made" class="btn main">${of.verb}</button><${Button} onClick=${onClose}>Cancel<//>`}>
     <form class="form" id="made" onSubmit=${own.send}>${of.fields.map((one) => html`<${Input} key=${one.id} of=${one} values=${own.values.value} set=${own.set} />`)}
-    ${own.problem.value ? html`<p class="trouble" role="alert">${told(own.problem.value)}</p>` : null}</form><//>`,
+    <${Trouble} of=${own.problem.value} role="alert" /></form><//>`,
 ({ of }) => {
   const own = { made: signal(null), problem: signal(null), values: signal(Object.fromEntries(of.fields.map((one) => [one.id, one.value ?? ""]))) };
   let busy = false;
@@ -119,5 +119,5 @@ const FormSheet = live(({ of, close }, own) => own.made.value
 
 /// A sheet that makes something: `fields`, what is sent (`path`, `asks(values)`), and what is shown once it is there.
 export function form(of, then) {
-  const end = openSheet(() => html`<${FormSheet} of=${of} close=${() => { end(); then?.(); }} />`);
+  const end = openSheet(FormSheet, { of, onClose: () => { end(); then?.(); } });
 }

@@ -1,15 +1,15 @@
 // Rows of events in the order of their ids, which is that of time. Pure: no DOM, no calls.
 //
 // The oldest stands first, so that new ones are pushed and an index from the end goes on naming the same row. At most
-// `max` rows are held; beyond that the oldest go. A row is one object for as long as it is held: a newer state is written
-// into it, and its `v` rises.
+// `max` rows are held, what five minutes bring at 100 a second; beyond that the oldest go, and `cut` says so. A row is one
+// object for as long as it is held: a newer state is written into it, and its `v` rises.
 
 export class Rows {
-  constructor(max = 50_000) {
+  constructor(max = 30_000) {
     this.max = max;
     this.list = [];
     this.known = new Map();
-    this.dropped = false;
+    this.cut = false;
   }
 
   get length() { return this.list.length; }
@@ -62,9 +62,20 @@ export class Rows {
     const room = this.max - this.list.length, taken = older.sort(byId).slice(Math.max(0, older.length - Math.max(0, room)));
     for (const row of taken) this.known.set(row.id, row);
     if (taken.length) this.list = taken.concat(this.list);
-    if (taken.length < older.length || this.list.length > this.max) this.dropped = true;
-    if (this.list.length > this.max) for (const row of this.list.splice(0, this.list.length - this.max)) this.known.delete(row.id);
+    if (taken.length < older.length) this.cut = true;
+    this.#drop(0, this.list.length - this.max);
     return fresh.concat(taken);
+  }
+
+  #drop(from, many) {
+    if (many <= 0) return;
+    if (!from) this.cut = true;
+    for (const row of this.list.splice(from, many)) this.known.delete(row.id);
+  }
+
+  /// Lets the newest go, so that `many` are held.
+  keepOldest(many) {
+    this.#drop(many, this.list.length - many);
   }
 
   /// Removes the rows that `keep` is false for.

@@ -4,7 +4,7 @@
 // that are offered.
 
 import { call } from "./api.js";
-import { Dot, Seg, computed, html, live, signal } from "./html.js";
+import { Button, Dot, Icon, Seg, computed, html, live, signal } from "./html.js";
 import { agents, hear, news } from "./live.js";
 import { VIEWS, atHand, isQueryMistake, live as isLive, setLive, state } from "./feed.js";
 import { line } from "./text.js";
@@ -12,7 +12,7 @@ import { line } from "./text.js";
 const IS = "waiting running delivered answered rejected dead failed refused dropped damaged handshake replay redelivered conflict unproven retried live masked".split(" ");
 const KEYS = {
   endpoint: () => endpoints.value, agent: () => (agents.value?.agents ?? []).map((agent) => agent.name), method: () => ["POST", "GET", "PUT"],
-  type: () => seenIn("event_type"), path: () => seenIn("target").map((target) => target.split("?")[0]), is: () => IS, status: () => ["2xx", "4xx", "5xx", "none"],
+  type: () => seenIn("event_type"), path: () => [...new Set(seenIn("target").map((target) => target.split("?")[0]))], is: () => IS, status: () => ["2xx", "4xx", "5xx", "none"],
   why: () => seenIn("why"), took: () => [">500ms", ">5s"], size: () => [">100kB"], attempts: () => [">1"], patience: () => [">50%", ">80%"],
   since: () => ["15m", "1h", "1d"], until: () => ["15m", "1h"], header: () => [], answer: () => [], body: () => [], id: () => [],
 };
@@ -31,23 +31,19 @@ function seenIn(key) {
     const value = rows.at(i)[key];
     if (value && !/[\s",]/.test(value)) counts.set(value, (counts.get(value) ?? 0) + 1);
   }
-  return [...new Set([...counts].sort((a, b) => b[1] - a[1]).map(([value]) => value))];
+  return [...counts].sort((a, b) => b[1] - a[1]).map(([value]) => value);
 }
 
 /// What may stand for the term that ends at the caret: `{from, options}`.
 export function completions(text, caret) {
-  const before = text.slice(0, caret), from = before.search(/\S+$/);
-  if (from < 0) return { from: caret, options: [] };
-  const term = before.slice(from), minus = term.startsWith("-") ? "-" : "", rest = term.slice(minus.length);
-  const match = /^([a-z]+):(?:.*,)?([^,]*)$/.exec(rest);
-  if (match && Object.hasOwn(KEYS, match[1])) {
-    const at = caret - match[2].length;
-    const options = KEYS[match[1]]().filter((value) => value.startsWith(match[2]) && value !== match[2]).slice(0, 8);
-    return { from: at, options: options.map((value) => [value, `${value} `]) };
-  }
-  if (rest.length < 1 || rest.includes(":")) return { from, options: [] };
-  const options = Object.keys(KEYS).filter((key) => key.startsWith(rest)).map((key) => [`${minus}${key}:`, `${minus}${key}:`]);
-  return { from, options: options.concat(IS.filter((word) => rest.length > 1 && word.startsWith(rest)).map((word) => [`${minus}is:${word}`, `${minus}is:${word} `])).slice(0, 8) };
+  const [term, minus, rest] = /(-?)(\S*)$/.exec(text.slice(0, caret)), [, key, value] = /^([a-z]+):(?:.*,)?([^,]*)$/.exec(rest) ?? [];
+  const begun = (words, by) => words.filter((word) => by && word.startsWith(by));
+  let options = [], from = caret - term.length;
+  if (key && Object.hasOwn(KEYS, key)) {
+    from = caret - value.length;
+    options = KEYS[key]().filter((word) => word.startsWith(value) && word !== value);
+  } else if (!rest.includes(":")) options = [...begun(Object.keys(KEYS), rest).map((word) => `${minus}${word}:`), ...(rest.length > 1 ? begun(IS, rest) : []).map((word) => `${minus}is:${word}`)];
+  return { from, options: options.slice(0, 8) };
 }
 
 /// `onQuery(text, typing)` for each change; `onLeave()` goes to the list.
@@ -66,16 +62,15 @@ export const Search = live(({ query, view, onQuery, onView, onLeave, give }, own
         aria-describedby=${mistake ? "mistake" : null} spellcheck=${false} autocomplete="off" autocapitalize="off"
         onInput=${(event) => own.input(event.currentTarget, onQuery)} onKeyDown=${(event) => own.key(event, onQuery, onLeave)}
         onBlur=${() => { own.open.value = false; own.typing = false; }} />
-      ${own.text.value ? html`<button type="button" class="icon" aria-label="Clear the search" onClick=${() => { own.text.value = ""; own.el.focus(); onQuery("", false); }}>✕</button>` : html`<kbd>/</kbd>`}
-      <ul id="offers" role="listbox" aria-label="Completions" class="offers" hidden=${!open}>${options.map(([label, text], i) => html`
-        <li key=${label} id=${`offer-${i}`} role="option" aria-selected=${String(i === own.at.value)} class="mono"
-          onMouseDown=${(event) => { event.preventDefault(); own.take(from, text, onQuery); }}>${line(label)}</li>`)}</ul>
+      ${own.text.value ? html`<${Icon} label="Clear the search" onClick=${() => { own.text.value = ""; own.el.focus(); onQuery("", false); }}>✕<//>` : html`<kbd>/</kbd>`}
+      <ul id="offers" role="listbox" aria-label="Completions" class="offers" hidden=${!open}>${options.map((word, i) => html`
+        <li key=${word} id=${`offer-${i}`} role="option" aria-selected=${String(i === own.at.value)} class="mono"
+          onMouseDown=${(event) => { event.preventDefault(); own.take(from, word, onQuery); }}>${line(word)}</li>`)}</ul>
     </div>
     <${Seg} cls="views" label="Views" value=${view || "all"} onPick=${onView} options=${Object.keys(VIEWS).map((name) => [name, name[0].toUpperCase() + name.slice(1)])} />
-    <button type="button" class="btn live" aria-pressed=${String(isLive.value)} onClick=${() => setLive(!isLive.value)}>
-      <${Dot} kind=${moves ? "ok" : "off"} shape=${moves ? "" : "ring"} />${!isLive.value ? "Paused" : moves ? "Live" : "Not live"}<kbd aria-hidden="true">p</kbd></button>
+    <${Button} k="p" aria-pressed=${String(isLive.value)} onClick=${() => setLive(!isLive.value)}><${Dot} on=${moves} />${!isLive.value ? "Paused" : moves ? "Live" : "Not live"}<//>
   </div>
-  ${mistake ? html`<p id="mistake" class="mistake" role="alert">${mistake.message}${typeof mistake.at === "number" ? html`: <code class="mono">${placeOf(own.text.value, mistake.at)}</code>` : null}</p>` : null}`;
+  ${mistake && html`<p id="mistake" class="mistake" role="alert">${mistake.message}${typeof mistake.at === "number" && html`: <code class="mono">${placeOf(own.text.value, mistake.at)}</code>`}</p>`}`;
 }, () => {
   const own = { text: signal(""), caret: signal(0), open: signal(false), at: signal(-1), told: null, typing: false, el: null };
   own.offered = computed(() => completions(own.text.value, own.caret.value));
@@ -88,18 +83,18 @@ export const Search = live(({ query, view, onQuery, onView, onLeave, give }, own
     onQuery(el.value.trim(), own.typing);
     own.typing = true;
   };
-  own.take = (from, text, onQuery) => {
-    const whole = own.text.value, next = whole.slice(0, from) + text + whole.slice(own.caret.value).trimStart(), caret = from + text.length;
+  own.take = (from, word, onQuery) => {
+    const whole = own.text.value, text = word.endsWith(":") ? word : `${word} `, next = whole.slice(0, from) + text + whole.slice(own.caret.value).trimStart(), caret = from + text.length;
     own.el.value = next;
     own.el.setSelectionRange(caret, caret);
     own.input(own.el, onQuery);
-    own.open.value = text.endsWith(":");
+    own.open.value = word.endsWith(":");
   };
   own.key = (event, onQuery, onLeave) => {
-    const { from, options } = own.offered.value, open = own.open.value && options.length > 0, { key } = event;
-    if (open && (key === "ArrowDown" || key === "ArrowUp")) {
-      own.at.value = (own.at.value + (key === "ArrowDown" ? 1 : options.length + (own.at.value < 0 ? 0 : -1)) + (own.at.value < 0 && key === "ArrowDown" ? 0 : 0)) % options.length;
-    } else if (open && (key === "Tab" || key === "Enter") && (own.at.value >= 0 || (key === "Tab" && !event.shiftKey))) own.take(from, options[Math.max(0, own.at.value)][1], onQuery);
+    const { from, options } = own.offered.value, n = options.length, open = own.open.value && n > 0, { key } = event, at = own.at.value;
+    if (open && key === "ArrowDown") own.at.value = (at + 1) % n;
+    else if (open && key === "ArrowUp") own.at.value = (Math.max(at, 0) + n - 1) % n;
+    else if (open && (key === "Tab" || key === "Enter") && (at >= 0 || (key === "Tab" && !event.shiftKey))) own.take(from, options[Math.max(0, at)], onQuery);
     else if (key === "Escape" && open) own.open.value = false;
     else if (key === "Enter" || key === "Escape" || key === "ArrowDown") onLeave();
     else return;

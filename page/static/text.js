@@ -83,6 +83,9 @@ export const seen = (text) => String(text ?? "").replace(UNSEEN, escape);
 /// The same, on one line.
 export const line = (text) => seen(text).replace(/[\n\t]/g, escape);
 
+/// A code of the relay, such as an outcome, in words.
+export const words = (code) => line(code).replaceAll("_", " ");
+
 /// What a state looks like: `kind` colours, `shape` says the same without colour.
 export const STATES = {
   delivered: { kind: "ok", shape: "", word: "Delivered" },

@@ -4,7 +4,7 @@
 // shortened, and the scale says so.
 
 import { html } from "./html.js";
-import { clock, dur, line, size, when } from "./text.js";
+import { clock, dur, line, size, when, words } from "./text.js";
 
 const WHOSE = { handler: "the handler’s own", ack: "the ack", relay: "the relay’s own", recorded: "as recorded", nobody: "nobody waited" };
 const kindOf = (status) => (status >= 200 && status < 400 ? "ok" : status >= 400 && status < 500 ? "odd" : "bad");
@@ -29,11 +29,12 @@ export function stepsOf(event, now = Date.now()) {
         add(`${many}to ${agent || "the agent"}`, "", at, opens.at_us, "");
       } else {
         const status = end?.status ?? made?.status ?? null, lasts = end?.at_us ?? (made ? at + made.duration_us : hops[i + 1]?.at_us ?? at);
-        const note = [status ?? (made && made.outcome !== "answered" ? line(made.outcome).replaceAll("_", " ") : ""), agent && (status ? `from ${agent}` : `by ${agent}`)].filter(Boolean).join(" ");
+        const note = [status ?? (made && made.outcome !== "answered" ? words(made.outcome) : ""), agent && (status ? `from ${agent}` : `by ${agent}`)].filter(Boolean).join(" ");
         const kind = status ? kindOf(status) : made || end ? "bad" : "run", tapped = event.tapped?.find((one) => one.attempt === (number ?? 1)), there = tapped?.ended_us ?? tapped?.head_us;
+        const began = at + Math.max(0, (lasts - at - there) / 2);
         add(`${many}${there ? "tunnel and handler" : "handler"}`, note, at, lasts, kind);
         // On the agent's machine its socket tells how much of that was the handler's.
-        if (there) add("handler’s socket", "by this agent’s clock", at + Math.max(0, (lasts - at - there) / 2) + tapped.called_us, Math.min(lasts, at + Math.max(0, (lasts - at - there) / 2) + there), kind);
+        if (there) add("handler’s socket", "by this agent’s clock", began + tapped.called_us, Math.min(lasts, began + there), kind);
       }
     } else if (hop.what === "answered") {
       const whose = WHOSE[event.answered?.whose] ?? "", status = hop.status ?? event.answered?.status;
