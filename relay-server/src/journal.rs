@@ -34,7 +34,7 @@ use self::ring::{RecordView, Ring};
 pub(crate) use self::{
     entry::{AnswerTap, Draft, LiveAnswer, LiveEntry},
     figures::{Figures, FiguresQuery, ROUND},
-    shown::{Attempted, answered, body, detail, hops, summary},
+    shown::{Attempted, answered, body, detail, hops, summary, verified},
     tap::{BodyTap, Taps},
 };
 use crate::{

@@ -14,7 +14,7 @@ use super::{
 use crate::agents::token::Right;
 
 /// What a page or a program may build on.
-const FEATURES: &[&str] = &["bulk", "dead", "edit", "export", "figures", "search", "stream"];
+const FEATURES: &[&str] = &["bulk", "dead", "edit", "export", "figures", "replay_live", "search", "stream"];
 
 pub(super) fn operations() -> Vec<Operation> {
     let about =

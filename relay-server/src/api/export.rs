@@ -193,9 +193,7 @@ async fn exported(
     let record = match found {
         FoundEvent::Kept(record) => *record,
         FoundEvent::Live(entry) => {
-            let cut = "a live endpoint keeps no more than the first 64 KiB of a body, and with journal = \"heads\" \
-                       nothing of it, so this one is not there whole";
-            let body = entry.whole_body().ok_or_else(|| ApiError::new(ApiErrorKind::WrongState, cut))?;
+            let body = events::whole_live_body(&entry)?;
             *bytes = bytes.checked_sub(body.len() as u64).ok_or_else(large)?;
             return Ok(Exported::live(&entry, &api.services.routes.load().url(&entry.endpoint), body, redact));
         }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::{
     Api,
     ask::{self, AskedQuery},
-    events::find,
+    events::{find, look_up},
     table::{Audited, Needs, Operation},
     who::{Who, WhoKind},
 };
@@ -28,7 +28,7 @@ use crate::{
     agents::{registry::AgentSelector, token::Right},
     audit::{self, Deed},
     delivery::{Asker, Changed},
-    events,
+    events::{self, FoundEvent},
     failure::{ApiError, ApiErrorKind},
     ingress::{Client, respond::of_api_error},
     store::{AuditClass, Record, Signature},
@@ -78,7 +78,14 @@ async fn replay(
 ) -> Result<Response, ApiError> {
     let extensions = request.extensions().clone();
     let edit = ask::given_or_none::<Edit>(request).await?.filter(|edit| *edit != Edit::default());
-    let record = find(&api, &who, &id).await?;
+    let (record, live) = match look_up(&api, &who, &id).await? {
+        FoundEvent::Kept(record) => (*record, None),
+        FoundEvent::Live(entry) => {
+            let (record, body) = events::live_record(&entry, &api.services.routes.load().url(&entry.endpoint))?;
+            (record, Some(body))
+        }
+        FoundEvent::Refused(_) | FoundEvent::Handshake(_) => (find(&api, &who, &id).await?, None),
+    };
     let (name, delivery) = (record.summary.endpoint.clone(), &api.services.delivery);
     let endpoint = api.services.routes.load().endpoint(name.as_str()).cloned();
     let may = |right| who.may(right, name.as_str());
@@ -86,12 +93,17 @@ async fn replay(
         Asker { attach: may(Right::Attach), replay: may(Right::Replay), sign: api.may_sign(&who, name.as_str()) };
     let usual = if who.kind == WhoKind::Token || asked.name.is_some() { To::Agent } else { To::Endpoint };
     match asked.to.unwrap_or(usual) {
+        To::Endpoint if live.is_some() => {
+            let why = "it is live: nothing of it is kept that could be delivered as a new event; name an agent, and it \
+                       is delivered to that one alone";
+            Err(ApiError::new(ApiErrorKind::Live, why))
+        }
         To::Endpoint if may(Right::Replay) => {
             let of = record.summary.id;
             let deed = Deed::new(who.actor(Some(address)), "event.replay", Some(of.to_string()));
             let begun = api.services.audit.begin(deed).await?;
             let replay = async {
-                let new_id = match changed(&api, &who, &record, edit).await? {
+                let new_id = match changed(&api, &who, (&record, None), edit).await? {
                     Some(changed) => {
                         delivery.replay_changed(endpoint.as_ref(), record, changed, asked.signature, asker).await?
                     }
@@ -117,7 +129,7 @@ async fn replay(
             let instance = instance.map_err(|_| ApiError::bad_request("`instance` is a UUID"))?.map(Uuid::into_bytes);
             let token = who.own_token().map(|token| &*token.name);
             let selector = AgentSelector { token, name: agent, instance };
-            let changed = changed(&api, &who, &record, edit).await?;
+            let changed = changed(&api, &who, (&record, live.as_ref()), edit).await?;
             let signature = asked.signature;
             if let Some(policy) = endpoint.as_ref().and_then(|endpoint| endpoint.policy.as_ref()) {
                 ask::takes_longer(&extensions, policy.attempt_timeout)?;
@@ -126,18 +138,25 @@ async fn replay(
             let mut deed = Deed::new(who.actor(Some(address)), "event.replay", Some(name.as_str().to_owned()));
             deed.detail = Some("to an agent".to_owned());
             api.services.audit.note(AuditClass::Actions, deed, audit::OK);
-            let replayed = delivery.replay_to(&selector, endpoint.as_ref(), record, changed, signature, asker).await?;
+            let what = (record, live);
+            let replayed = delivery.replay_to(&selector, endpoint.as_ref(), what, changed, signature, asker).await?;
             Ok(ask::ok(&events::replayed(&replayed)))
         }
     }
 }
 
-/// What is delivered in the place of an event's content, if that is changed.
-async fn changed(api: &Api, who: &Who, record: &Record, edit: Option<Edit>) -> Result<Option<Changed>, ApiError> {
+/// What is delivered in the place of an event's content, if that is changed. The body of a live one is at hand.
+async fn changed(
+    api: &Api,
+    who: &Who,
+    (record, live): (&Record, Option<&Bytes>),
+    edit: Option<Edit>,
+) -> Result<Option<Changed>, ApiError> {
     let Some(edit) = edit else { return Ok(None) };
     let event = &record.summary;
     let keeps_body = edit.body_base64.is_none() && edit.body_text.is_none();
     let whole = match keeps_body {
+        true if live.is_some() => live.cloned().unwrap_or_default(),
         true if event.size > ask::MAX_BODY_BYTES as u64 => {
             let why = "its body is larger than 1 MiB; such an event is replayed as it is, or with a body of its own";
             return Err(ApiError::new(ApiErrorKind::BodyTooLarge, why));

@@ -47,7 +47,7 @@ pub(super) const REST: Duration = Duration::from_secs(1);
 const UNWANTED_REST: Duration = Duration::from_secs(30);
 
 pub(super) struct Event {
-    /// It keeps events: that is known when this is made.
+    /// It keeps events: that is known when this is made, unless a person has it delivered to one agent.
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) id: EventId,
     pub(super) head: Head,
@@ -82,20 +82,32 @@ impl Event {
         lease: Lease,
     ) -> Option<Self> {
         endpoint.policy.as_ref()?;
-        Some(Self {
+        let body = body.map_or(EventBody::Kept(summary.id, summary.size), EventBody::Whole);
+        Some(Self::with(endpoint, summary, head, body, lease))
+    }
+
+    /// An event whose endpoint may keep none.
+    pub(super) fn with(
+        endpoint: &Arc<Endpoint>,
+        summary: Summary,
+        head: Head,
+        body: EventBody,
+        lease: Lease,
+    ) -> Self {
+        Self {
             endpoint: Arc::clone(endpoint),
             id: summary.id,
             head,
             kind: summary.event_type,
             sender_id: summary.sender_id,
-            body: body.map_or(EventBody::Kept(summary.id, summary.size), EventBody::Whole),
+            body,
             _memory: None,
             lease,
             replay_of: summary.replay_of,
             redelivered: summary.redelivered,
             news: None,
             way: None,
-        })
+        }
     }
 
     pub(super) fn policy(&self) -> &DeliveryPolicy {

@@ -164,6 +164,7 @@ impl<'a> Recorder<'a> {
 
     /// Begins a long answer, where its sender may have it and still waits.
     fn begin(&mut self, parts: &Parts, body: Bytes) -> Option<mpsc::Sender<Piece>> {
+        self.waiting.as_ref()?;
         let policy = self.event.policy();
         let passes = policy.statuses.while_waiting(parts.status.as_u16()) != Judgement::Again;
         let waiting = self.waiting.take_if(|_| passes || policy.pass_failures)?;

@@ -10,7 +10,12 @@ use relay_schemes::{EventMeta, Provider, Request};
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::{Delivery, attempt::Event, audience::Recorder, sign};
+use super::{
+    Delivery,
+    attempt::{Event, EventBody},
+    audience::Recorder,
+    sign,
+};
 use crate::{
     agents::{
         attach_policy::hide_lines,
@@ -113,12 +118,13 @@ fn describe_anew(event: &mut Summary, endpoint: &Endpoint, head: &Head, body: &[
 }
 
 impl Delivery {
-    /// Delivers an event to one agent alone, and changes nothing that is kept.
+    /// Delivers an event to one agent alone, and changes nothing that is kept. The body of a live one comes along, since it
+    /// is in no store.
     pub(crate) async fn replay_to(
         &self,
         selector: &AgentSelector<'_>,
         endpoint: Option<&Arc<Endpoint>>,
-        record: Record,
+        (record, live): (Record, Option<Bytes>),
         changed: Option<Changed>,
         signature: Signature,
         asker: Asker,
@@ -140,7 +146,10 @@ impl Delivery {
         }
         let of = summary.replay_of.unwrap_or(summary.id);
         let lease = Lease { fence: 0, attempt: 1, tries: 1 };
-        let event = Event::of(endpoint, summary, head, body, lease).ok_or(NotReplayed::Live)?;
+        let event = match live {
+            Some(live) => Event::with(endpoint, summary, head, EventBody::Whole(body.unwrap_or(live)), lease),
+            None => Event::of(endpoint, summary, head, body, lease).ok_or(NotReplayed::Live)?,
+        };
         let mut event = Event { id: EventId::new(), replay_of: Some(of), ..event };
         if !asker.replay && !is_changed && signature == Signature::Fresh {
             sign::may(endpoint, &event.head)?;
@@ -160,7 +169,7 @@ impl Delivery {
             hide_lines(&mut head, &provider.map(Provider::credential_headers).unwrap_or_default());
         }
         let call = Call::open(place, head, event.source(self.bodies()));
-        let until = begun + event.policy().attempt_timeout;
+        let until = begun + endpoint.policy.as_ref().map_or(endpoint.deadline, |policy| policy.attempt_timeout);
         let end = deliver(call, until, &mut Recorder::new(&event, None)).await;
         let outcome = end.as_ref().map_or_else(|why| (*why).into(), |_| Outcome::Answered);
         Ok(Replayed { id, of, agent, resigned, outcome, answer: end.ok(), duration: begun.elapsed() })

@@ -44,7 +44,8 @@ pub(super) async fn afresh(delivery: &Delivery, event: &mut Event) -> Result<Opt
     let endpoint = Arc::clone(&event.endpoint);
     let now = wall().as_second();
     let may = may(&endpoint, &event.head);
-    match (event.head.signature, event.policy().resign) {
+    let resign = endpoint.policy.as_ref().map_or(Resign::Never, |policy| policy.resign);
+    match (event.head.signature, resign) {
         (Signature::Keep, _) | (Signature::Auto, Resign::Never) => Ok(None),
         (Signature::Fresh, _) => {
             may?;

@@ -136,7 +136,7 @@ fn headers(lines: Vec<(String, String)>, shown: &Lines<'_>) -> Result<HeaderBloc
 }
 
 /// With the length of the body in place of what said so before.
-fn framed(headers: &HeaderBlock, len: usize) -> HeaderBlock {
+pub(super) fn framed(headers: &HeaderBlock, len: usize) -> HeaderBlock {
     let is_framing = |name: &[u8]| FRAMING.iter().any(|framing| framing.as_str().as_bytes() == name);
     let had_length = headers.iter().any(|(name, _)| name == header::CONTENT_LENGTH.as_str().as_bytes());
     let mut block = HeaderBlock::builder(headers.as_bytes().len() + 32);

@@ -32,7 +32,7 @@ fn why(entry: &LiveEntry) -> &'static str {
 
 pub(crate) fn summary(entry: &LiveEntry, rev: u64) -> EventSummary {
     let hops = &entry.way.hops;
-    let verified = text(&entry.headers, names::VERIFIED);
+    let verified = verified(entry);
     EventSummary {
         id: entry.id.to_string(),
         endpoint: entry.endpoint.name.to_string(),
@@ -51,11 +51,16 @@ pub(crate) fn summary(entry: &LiveEntry, rev: u64) -> EventSummary {
         took_us: took_us(hops),
         agent: entry.agent.as_deref().map(str::to_owned),
         patience: patience(hops, entry.endpoint.deadline),
-        unproven: verified.is_some_and(|verified| verified.starts_with("failed:")),
+        unproven: verified.starts_with("failed:"),
         provider: Some(entry.endpoint.verify.provider_name()).filter(|name| *name != "none").map(str::to_owned),
         rev,
         ..EventSummary::default()
     }
+}
+
+/// How it proved its sender.
+pub(crate) fn verified(entry: &LiveEntry) -> String {
+    text(&entry.headers, names::VERIFIED).unwrap_or_default()
 }
 
 /// All that is known of it but its body.
@@ -69,7 +74,7 @@ pub(crate) fn detail(entry: &LiveEntry, rev: u64) -> EventDetail {
         headers: lines(headers),
         headers_base64,
         masked,
-        verified: text(headers, names::VERIFIED).unwrap_or_default(),
+        verified: verified(entry),
         client: entry.client.to_string(),
         attempts: agent.map(|_| attempt(entry)).into_iter().collect(),
         body: EventBody { sha256: sha256(entry, &kept), ..body(headers, kept.len()) },

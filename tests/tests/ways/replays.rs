@@ -213,6 +213,38 @@ async fn a_live_exchange_is_exported_where_all_of_it_is_there() {
 }
 
 #[tokio::test]
+async fn a_live_exchange_goes_to_one_agent_once_more_where_all_of_it_is_there() {
+    let relay = relay().await;
+    let (_agents, _handler, mut calls) = agent(&relay).await;
+    let lines = [("authorization", "Bearer hunter2"), ("content-type", "text/plain"), ("x-note", "one")];
+    let id = post(&relay, "/live/x?y", &lines, "the body").await;
+    let first = next(&mut calls).await;
+    let path = format!("events/{id}/replay?to=agent&name=here");
+    let done = read(&ask(&relay, "POST", &path, &Value::Null).await);
+    assert_eq!((&done["outcome"], &done["status"]), (&"answered".into(), &200.into()), "{done}");
+    let again = next(&mut calls).await;
+    assert_eq!((&again.method, &again.target, &again.body), (&first.method, &first.target, &first.body));
+    assert_eq!((&again.headers["x-note"], &again.headers["relay-replay-of"]), (&"one".parse().expect("a value"), &id.parse().expect("a value")));
+    assert_eq!(again.headers["relay-verified"], first.headers["relay-verified"]);
+    assert_ne!(again.headers["relay-event-id"], first.headers["relay-event-id"]);
+    assert_eq!(again.headers.get_all("relay-event-id").iter().count(), 1, "{:?}", again.headers);
+    assert!(!again.headers.contains_key("authorization"), "what is masked is left out: {:?}", again.headers);
+
+    let edit = json!({ "target": "/z", "body_text": "another body" });
+    assert_eq!(read(&ask(&relay, "POST", &path, &edit).await)["outcome"], "answered");
+    let edited = next(&mut calls).await;
+    assert_eq!((edited.target.as_str(), &edited.body[..]), ("/z", &b"another body"[..]));
+    assert_eq!((&edited.headers["relay-verified"], &edited.headers["content-length"]), (&"edited".parse().expect("a value"), &"12".parse().expect("a value")));
+
+    let refused = ask(&relay, "POST", &format!("events/{id}/replay?to=endpoint"), &Value::Null).await;
+    assert_eq!(read(&refused)["code"], "live", "it is not kept for whoever serves its endpoint");
+    let long = post(&relay, "/live", &[], &"x".repeat(100_000)).await;
+    next(&mut calls).await;
+    let refused = ask(&relay, "POST", &format!("events/{long}/replay?to=agent&name=here"), &Value::Null).await;
+    assert_eq!((refused.status().as_u16(), &read(&refused)["code"]), (409, &"wrong_state".into()));
+}
+
+#[tokio::test]
 async fn an_endpoint_says_when_it_was_last_used_and_with_which_secret() {
     let relay = relay().await;
     let (_agents, _handler, mut calls) = agent(&relay).await;

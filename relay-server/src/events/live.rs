@@ -1,0 +1,105 @@
+//! A live exchange as an event that can be delivered once more: what the journal has of it, put as the store would have it.
+//!
+//! What was masked before the journal took it is gone, so those lines are left out, and a request whose credential stood in
+//! its query or body is not made again. Nothing here delivers.
+
+use bytes::Bytes;
+use relay_proto::{Framing, HeaderBlock, names};
+use relay_schemes::Provider;
+
+use super::edit::framed;
+use crate::{
+    endpoint::Endpoint,
+    failure::{ApiError, ApiErrorKind},
+    journal::{self, LiveEntry},
+    mask::MASKED,
+    message::{Arrival, Forwarded, Sent, is_dropped},
+    store::{Head, Record, Signature, State, Summary},
+    trace::TraceContext,
+};
+
+const CUT: &str = "a live endpoint keeps no more than the first 64 KiB of a body, and with journal = \"heads\" nothing of it, \
+                   so this one is not there whole";
+
+/// Its body, if all of it is there.
+pub(crate) fn whole_body(entry: &LiveEntry) -> Result<Bytes, ApiError> {
+    entry.whole_body().ok_or_else(|| ApiError::new(ApiErrorKind::WrongState, CUT))
+}
+
+/// It as a record, and its body. `url` is the address of its endpoint.
+pub(crate) fn record(entry: &LiveEntry, url: &str) -> Result<(Record, Bytes), ApiError> {
+    if shows_credential(&entry.endpoint) {
+        let why = "its sender's credential stands in its query or body, and the journal of live exchanges keeps none";
+        return Err(ApiError::new(ApiErrorKind::WrongState, why));
+    }
+    let (body, shown) = (whole_body(entry)?, journal::summary(entry, 0));
+    let target = String::from_utf8_lossy(&entry.target).into_owned();
+    let sent = Sent {
+        method: shown.method.clone(),
+        target: target.clone(),
+        headers: framed(&lines(entry), body.len()),
+        framing: Framing::Length,
+        upgrade: Bytes::new(),
+    };
+    let front = url.split_once("://");
+    let host = entry.headers.all("host").next().map(Bytes::copy_from_slice);
+    let arrival = Arrival {
+        id: entry.id,
+        received_at: entry.at,
+        peer: entry.client,
+        url: format!("{url}{target}"),
+        verified: journal::verified(entry),
+        signer: None,
+        forwarded: Forwarded {
+            addresses: entry.client.to_string().into(),
+            proto: front.map_or("https", |(scheme, _)| scheme).to_owned().into(),
+            host: host.unwrap_or_default(),
+        },
+        traceparent: TraceContext::begin(entry.id).to_text(),
+        certificate: None,
+    };
+    let summary = Summary {
+        endpoint: entry.endpoint.name.clone(),
+        id: entry.id,
+        received_at: entry.at,
+        state: State::Delivered,
+        reason: None,
+        attempts: 1,
+        tries: 1,
+        fence: 0,
+        due_at: None,
+        parked: false,
+        status: shown.status,
+        settled_at: None,
+        method: shown.method,
+        target,
+        size: body.len() as u64,
+        body_sha256: [0; 32],
+        event_type: shown.event_type,
+        sender_id: shown.sender_id,
+        order_key: None,
+        conflict_with: None,
+        replay_of: None,
+        redelivered: false,
+        unproven: shown.unproven,
+        took_us: shown.took_us,
+        agent: shown.agent,
+        resigned: false,
+        answered_us: None,
+    };
+    let head = Head { sent, arrival, signature: Signature::Keep };
+    Ok((Record { summary, head, attempts: Vec::new() }, body))
+}
+
+fn shows_credential(endpoint: &Endpoint) -> bool {
+    endpoint.verify.provider().is_some_and(Provider::shows_credential)
+}
+
+/// The sender's lines: without those of the relay, which writes them anew, and without what is masked.
+fn lines(entry: &LiveEntry) -> HeaderBlock {
+    let is_sent = |name: &[u8], value: &[u8]| {
+        let name = String::from_utf8_lossy(name);
+        value != MASKED.as_bytes() && *name != *names::TRACEPARENT && !is_dropped(&name, false)
+    };
+    entry.headers.iter().filter(|(name, value)| is_sent(name, value)).collect()
+}
