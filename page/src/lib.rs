@@ -1,11 +1,12 @@
 //! The inspector's page: its files, what type each has, and the policy under which a browser may run them. The relay
 //! and the agent serve the same files, each from its own binary.
 //!
-//! The crate opens no socket and knows no webhook. Nothing is built from the files in `static/`: a browser gets them as
-//! they stand there. A debug build reads them from the folder that the variable `RELAY_PAGE_DIR` names, so that a changed
-//! file needs a reload alone.
+//! The crate opens no socket and knows no webhook. Nothing is built from the files in `static/`: a browser gets their lines
+//! as they stand there, but for comments and indents, which are for people. A debug build reads them from the folder that
+//! the variable `RELAY_PAGE_DIR` names, so that a changed file needs a reload alone.
 //!
 //! - Only the paths of the table exist; a path is never joined to a folder's name.
+//! - What is served has the line numbers of its source, and files of others are served byte for byte.
 //! - No file here takes anything of a webhook into it.
 
 use std::{borrow::Cow, sync::OnceLock};
@@ -30,16 +31,24 @@ pub struct File {
 /// The file that a path names, `/app.js` for example. Addresses within the page, such as `/e/hook_…`, name its frame.
 pub fn file(path: &str) -> Option<File> {
     let name = if is_room(path) { "index.html" } else { path.strip_prefix('/')? };
+    static SERVED: OnceLock<Vec<File>> = OnceLock::new();
+    let served = SERVED.get_or_init(|| FILES.iter().map(|(name, bytes)| of(name, served(name, bytes))).collect());
     let at = FILES.iter().position(|(known, _)| *known == name)?;
-    let (name, bytes) = FILES[at];
-    let content_type = content_type(name);
-    if let Some(bytes) = beside(name) {
-        let etag = etag(&bytes);
-        return Some(File { bytes: bytes.into(), content_type, etag });
-    }
-    static ETAGS: OnceLock<Vec<String>> = OnceLock::new();
-    let etags = ETAGS.get_or_init(|| FILES.iter().map(|(_, bytes)| etag(bytes)).collect());
-    Some(File { bytes: bytes.into(), content_type, etag: etags[at].clone() })
+    Some(beside(FILES[at].0).map_or_else(|| served[at].clone(), |bytes| of(name, bytes.into())))
+}
+
+fn of(name: &str, bytes: Cow<'static, [u8]>) -> File {
+    File { content_type: content_type(name), etag: etag(&bytes), bytes }
+}
+
+/// A file without lines that are comments alone, of which the ends stay, and without indents.
+fn served(name: &str, bytes: &'static [u8]) -> Cow<'static, [u8]> {
+    let Some(text) = std::str::from_utf8(bytes).ok().filter(|_| !name.starts_with("vendor/")) else {
+        return bytes.into();
+    };
+    let is_comment = |line: &str| line.starts_with("//") || (line.starts_with("/*") && line.ends_with("*/"));
+    let lines = text.lines().map(str::trim_start).map(|line| if is_comment(line) { "" } else { line });
+    lines.flat_map(|line| [line, "\n"]).collect::<String>().into_bytes().into()
 }
 
 /// Whether the page itself answers for this address.
@@ -136,10 +145,22 @@ mod tests {
             }
             found += 1;
             assert!(FILES.iter().any(|(known, _)| *known == name), "{name} does not stand in the table");
-            size += if name.contains("LICENSE") { 0 } else { std::fs::metadata(&path).unwrap().len() };
+            size += if name.contains("LICENSE") { 0 } else { file(&format!("/{name}")).unwrap().bytes.len() };
         }
         assert_eq!(found + 1, FILES.len(), "version.js stands in no folder");
-        assert!(size <= 300_000, "all files are {size} bytes");
+        assert!(size <= 245_000, "all files are {size} bytes");
+    }
+
+    #[test]
+    fn comments_and_indents_are_left_out_and_lines_stay_where_they_are() {
+        let bytes = served("x.js", b"// why\nif (a) {\n  b(\"//\"); // c\n}\n");
+        assert_eq!(std::str::from_utf8(&bytes).unwrap(), "\nif (a) {\nb(\"//\"); // c\n}\n");
+        for (name, bytes) in FILES {
+            let served = served(name, bytes);
+            let ends = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
+            assert_eq!(ends(&served), ends(bytes), "{name}");
+            assert!(!name.starts_with("vendor/") || *served == **bytes, "{name}");
+        }
     }
 
     /// What the frame names, what that imports, and the room of the events: all that a browser needs to show rows.
@@ -150,10 +171,10 @@ mod tests {
             if seen.contains(&name) {
                 continue;
             }
-            let bytes =
-                FILES.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("{name} is not there")).1;
+            let address = if name == "index.html" { "/".to_owned() } else { format!("/{name}") };
+            let bytes = file(&address).unwrap_or_else(|| panic!("{name} is not there")).bytes;
             size += bytes.len();
-            let text = std::str::from_utf8(bytes).unwrap();
+            let text = std::str::from_utf8(&bytes).unwrap();
             let named = |quoted: &str| quoted.split('"').next().unwrap().to_owned();
             open.extend(text.split("from \"./").skip(1).map(named));
             if name == "index.html" {
@@ -168,6 +189,6 @@ mod tests {
         let late: Vec<_> = seen.iter().filter(|name| !is_named(name)).collect();
         assert!(late.is_empty(), "the frame does not name {late:?}");
         assert!(seen.contains(&"vendor/preact.mjs".to_owned()) && seen.contains(&"list.js".to_owned()), "{seen:?}");
-        assert!(size <= 160_000, "{seen:?} are {size} bytes");
+        assert!(size <= 120_000, "{seen:?} are {size} bytes");
     }
 }

@@ -13,7 +13,6 @@ const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.
 const TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
 /// What a theme can change: all else of a page is the same in each.
 const COLOURS = ["color-contrast", "link-in-text-block"];
-const SIZES = [[390, 844], [900, 800], [1440, 900]];
 
 /// What is looked at: an address, what is done there, and what must be seen before axe looks.
 const rows = (page) => page.locator("[role=option], [role=row]").first().waitFor();
@@ -81,28 +80,39 @@ const AGENT = of([
 const FIRST = of([["first run", "/", (page) => page.getByRole("heading", { name: "Nothing has come yet" }).waitFor()]]);
 const OUT = of([["login", "/", (page) => page.getByRole("dialog", { name: "Open the inspector" }).waitFor()]]);
 
-let at, empty;
+/// A theme and a width each: both of each where ALL is set. A state is brought about once, and seen in each form.
+const FORMS = [["light", 1440], ["light", 390], ["dark", 900], ...(process.env.ALL ? [["light", 900], ["dark", 1440], ["dark", 390]] : [])];
+const HEIGHTS = { 390: 844, 900: 800, 1440: 900 };
+
+const found = ({ violations }) => violations.map((one) => `${one.id} (${one.impact}): ${one.nodes.slice(0, 3).map((node) => `${node.target.join(" ")} ${node.any[0]?.message ?? node.all[0]?.message ?? ""}`).join(" | ")}`);
+
+/// What is wrong with a page as it is shown now.
+async function judged(page, theme) {
+  const widths = page.evaluate(() => ["html", ".listwrap", ".detail", "main.room", "dialog .sb"].flatMap((part) => [...document.querySelectorAll(part)].filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => `${part} is wider than its place by ${one.scrollWidth - one.clientWidth} px`)));
+  return [...await widths, ...found(await page.evaluate((only) => globalThis.axe.run(document, { runOnly: only, resultTypes: ["violations"] }), theme === "light" ? TAGS : COLOURS))];
+}
 
 /// Looks at states of one page in a browser of its own; `login` is an address that logs in, or where nobody does.
-async function look(login, states, theme, [width, height]) {
-  const person = await Person.come({ origin: new URL(login).origin, theme, width, height, init: [AXE] });
+async function look(login, states) {
+  const person = await Person.come({ origin: new URL(login).origin, init: [AXE] });
   const wrong = [];
   try {
     if (login.includes("#")) await person.open(login).then((page) => page.locator("main").waitFor());
     for (const [name, path, ready] of states) {
       const page = await person.open(path);
-      try {
-        await ready(page);
-        // What slides or fades in has its last colours then.
-        await page.evaluate(() => Promise.all(document.getAnimations().map((one) => one.finished.catch(() => null))));
-        const { violations } = await page.evaluate((only) => globalThis.axe.run(document, { runOnly: only, resultTypes: ["violations"] }), theme === "light" ? TAGS : COLOURS);
-        for (const one of violations) wrong.push(`${name}: ${one.id} (${one.impact}): ${one.nodes.slice(0, 3).map((node) => `${node.target.join(" ")} ${node.any[0]?.message ?? node.all[0]?.message ?? ""}`).join(" | ")}`);
-        const wide = await page.evaluate(() => ["html", ".listwrap", ".detail", "main.room", "dialog .sb"].flatMap((part) => [...document.querySelectorAll(part)].filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => `${part} by ${one.scrollWidth - one.clientWidth} px`)));
-        if (wide.length) wrong.push(`${name}: wider than its place: ${wide.join(", ")}`);
-      } catch (error) {
-        wrong.push(`${name}: ${error.message.split("\n")[0]}`);
+      for (const [i, [theme, width]] of FORMS.entries()) {
+        try {
+          await page.emulateMedia({ colorScheme: theme });
+          await page.setViewportSize({ width, height: HEIGHTS[width] });
+          if (!i) await ready(page);
+          // What slides or fades in has its last colours then, and what depends on the width is drawn.
+          await page.evaluate(() => new Promise((drawn) => { requestAnimationFrame(() => setTimeout(drawn)); }).then(() => Promise.all(document.getAnimations().map((one) => one.finished.catch(() => null)))));
+          wrong.push(...(await judged(page, theme)).map((what) => `${name}, ${theme}, ${width}: ${what}`));
+        } catch (error) {
+          wrong.push(`${name}, ${theme}, ${width}: ${error.message.split("\n")[0]}`);
+        }
+        await picture(page, `${name.replaceAll(" ", "-")}-${theme}-${width}`);
       }
-      await picture(page, `${name.replaceAll(" ", "-")}-${theme}-${width}`);
       await page.close();
     }
   } finally {
@@ -111,17 +121,22 @@ async function look(login, states, theme, [width, height]) {
   return wrong;
 }
 
-async function all(theme, size) {
+const none = (...looks) => async () => {
   const wrong = [];
-  if (process.env.ORIGIN) wrong.push(...await look(`${process.env.ORIGIN}/#key=${process.env.KEY ?? "x"}`, RELAY, theme, size));
-  else {
-    wrong.push(...await look(await at.relay.page(), RELAY, theme, size), ...await look(await at.agent.page(), AGENT, theme, size));
-    wrong.push(...await look(`${at.relay.origin}/`, OUT, theme, size), ...await look(await empty.page(), FIRST, theme, size));
+  let states = 0;
+  for (const [address, of] of looks) {
+    wrong.push(...await look(await address(), of));
+    states += of.length;
   }
   ok(!wrong.length, `\n  ${wrong.join("\n  ")}`);
-}
+  return `${states} states in ${FORMS.length} forms each`;
+};
 
-if (!process.env.ORIGIN) [at, empty] = await Promise.all([scene(), relay()]);
-// Each theme and each width, and where ALL is set each of both.
-const chosen = ["light", "dark"].map((theme) => SIZES.filter(([width]) => process.env.ALL || (width === 900) === (theme === "dark")).map((size) => [`axe ${theme} ${size[0]}`, () => all(theme, size)]));
-await steps(...chosen);
+if (process.env.ORIGIN) await steps([["axe", none([() => `${process.env.ORIGIN}/#key=${process.env.KEY ?? "x"}`, RELAY])]]);
+else {
+  const [at, empty] = await Promise.all([scene(), relay()]), half = Math.ceil(RELAY.length / 2);
+  await steps(
+    [["axe, events and what is done to them", none([() => at.relay.page(), RELAY.slice(0, half)])], ["axe, logged out and at a first run", none([() => `${at.relay.origin}/`, OUT], [() => empty.page(), FIRST])]],
+    [["axe, rooms", none([() => at.relay.page(), RELAY.slice(half)])], ["axe, the agent's page", none([() => at.agent.page(), AGENT])]],
+  );
+}

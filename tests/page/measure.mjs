@@ -4,7 +4,7 @@
 // Times of the browser's main thread are measured on a stream that is played by this script, so that the relay, its
 // senders and handlers take no processor meanwhile: all else of the page comes from the relay.
 
-import { readFile, readdir } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { createServer, request } from "node:http";
 import { brotliCompressSync } from "node:zlib";
 import { launch } from "./browser.mjs";
@@ -73,36 +73,39 @@ async function comes(origin, key) {
   return { page, files, first: () => page.evaluate(() => globalThis.__first), leave: () => context.close() };
 }
 
+/// A file as the relay serves it.
+const served = async (relay, path) => Buffer.from(await (await fetch(relay.origin + path)).arrayBuffer());
+
 /// The same files, fetched and not run, with the rows in the markup.
-async function still(files, markup) {
+async function still(relay, files, markup) {
   const links = [...files].map((path) => (path.endsWith(".css") ? `<link rel="stylesheet" href="${path}">` : `<link rel="modulepreload" href="${path}">`));
   const frame = `<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Still</title>${links.join("")}</head>${markup}</html>`;
-  const server = createServer(async ({ url }, answer) => {
+  const held = new Map(await Promise.all([...files].map(async (path) => [path, await served(relay, path)])));
+  const server = createServer(({ url }, answer) => {
     const type = url.endsWith(".css") ? "text/css" : url === "/" ? "text/html" : "text/javascript";
-    const body = url === "/" ? frame : await readFile(new URL(`.${url}`, STATIC)).catch(() => "");
+    const body = url === "/" ? frame : held.get(url) ?? "";
     answer.writeHead(200, { "content-type": `${type}; charset=utf-8` }).end(body);
   });
   await new Promise((done) => server.listen(0, "127.0.0.1", done));
   return { origin: `http://127.0.0.1:${server.address().port}`, stop: () => server.close() };
 }
 
-/// One line, `version.js`, stands in no folder.
-async function sizes(first) {
-  const names = (await readdir(STATIC, { recursive: true })).filter((name) => /\.(js|mjs|css|html|svg)$/.test(name));
+async function sizes(relay, first) {
+  const names = (await readdir(STATIC, { recursive: true })).filter((name) => /\.(js|mjs|css|svg)$/.test(name)).map((name) => `/${name}`);
   const of = async (list) => {
-    const all = await Promise.all(list.map((name) => readFile(new URL(name, STATIC)).catch(() => Buffer.alloc(0))));
+    const all = await Promise.all(["/", "/version.js", ...list].map((path) => served(relay, path)));
     return [all, all.map((bytes) => brotliCompressSync(bytes))].map((each) => each.reduce((sum, bytes) => sum + bytes.length, 0));
   };
-  const [raw, brotli] = await of(names), [early, packed] = await of(["index.html", ...[...first].map((path) => path.slice(1))]);
+  const [raw, brotli] = await of(names), [early, packed] = await of([...first].filter((path) => path !== "/version.js"));
   row("all files of the page", `${kb(raw)}, ${kb(brotli)} in brotli`, "–", "–", "160 kB, 45 kB");
   row("of them before the first rows", `${kb(early)}, ${kb(packed)} in brotli`, "–", "–", "160 kB, 45 kB");
 }
 
 async function loads(relay, key) {
   const one = await comes(relay.origin, key), { files } = one, markup = await one.page.evaluate(() => document.body.outerHTML);
-  await sizes(files);
+  await sizes(relay, files);
   await one.leave();
-  const reference = await still(files, markup), times = [[], []];
+  const reference = await still(relay, files, markup), times = [[], []];
   for (let n = 0; n < LOADS; n++) {
     for (const [i, origin] of [relay.origin, reference.origin].entries()) {
       const person = await comes(origin, key);

@@ -138,3 +138,15 @@ test("rows stay in order, are held once and take newer states only", () => {
   assert.equal(rows.put([one("b")]).length, 0);
   assert.equal(rows.has("a"), false);
 });
+
+test("rows that had to go are known of, whichever end they went from", () => {
+  const rows = new Rows(4), some = (text) => [...text].map((id) => ({ id }));
+  rows.put(some("cdef"));
+  assert.equal(rows.cut, false);
+  rows.put(some("g"));
+  assert.deepEqual([rows.cut, rows.at(rows.length - 1).id, rows.has("c")], [true, "d", false]);
+  rows.cut = false;
+  rows.keepOldest(2);
+  rows.put(some("ab"));
+  assert.deepEqual([rows.list.map((row) => row.id), rows.has("g"), rows.cut], [["a", "b", "d", "e"], false, false]);
+});
