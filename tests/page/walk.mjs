@@ -163,7 +163,33 @@ async function pulled() {
   await agent.stop();
 }
 
+async function live() {
+  const relay = await start(), handler = await new Handler().start(), agent = await Agent.start(relay, "ask", handler.port);
+  const send = (body) => fetch(relay.url("ask"), { method: "POST", body, headers: { "content-type": "text/plain", "x-note": "one" } }).then((answer) => answer.headers.get("relay-event-id"));
+  const id = await send("as it came"), long = await send("x".repeat(100_000));
+  const person = await Person.come({ origin: relay.origin }), page = await person.open(await relay.page()).then((page) => page.locator("main").waitFor().then(() => page));
+  const button = (name) => page.locator(".detail").getByRole("button", { name });
+  await page.locator(`[data-id="${id}"]`).click();
+  await button(/^Copy as curl/).waitFor(PATIENCE);
+  await button(/^Replay/).click();
+  const asks = page.getByRole("dialog", { name: /where to/i });
+  equal(await asks.getByRole("radio").count(), 1, "places: what is live goes to one agent alone");
+  await asks.getByRole("button", { name: "Replay", exact: true }).click();
+  await until("the handler is called again", () => handler.requests.length === 3);
+  const again = handler.requests.at(-1);
+  equal([again.body.toString(), again.headers["x-note"], again.headers["relay-replay-of"]], ["as it came", "one", id], "what the handler got");
+  await page.locator(".toast").filter({ hasText: /200 in / }).waitFor();
+  await page.locator(`[data-id="${long}"]`).click();
+  await page.getByText(/cannot be replayed, copied or saved/).waitFor(PATIENCE);
+  for (const name of [/^Replay/, /^Edit/, /^Copy as curl/, /^Save/]) equal(await button(name).count(), 0, `buttons ${name}`);
+  await picture(page, "live");
+  await person.clean("live exchanges");
+  await person.leave();
+  await agent.stop();
+  await relay.stop();
+}
+
 await steps(
   new Journey(Mouse).steps(), new Journey(Keys).steps(),
-  [["1 a first run", first], ["10 the relay freezes and starts again", frozen], ["11 eight tabs", tabs], ["12 the key expires", expired], ["13 the cable is pulled", pulled]],
+  [["1 a first run", first], ["10 the relay freezes and starts again", frozen], ["11 eight tabs", tabs], ["12 the key expires", expired], ["13 the cable is pulled", pulled], ["14 live exchanges", live]],
 );
