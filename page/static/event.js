@@ -162,7 +162,7 @@ export const Detail = live(({ id, route, give, onBack }, own) => {
   if (!at) return box(html`<p class="none pad" aria-busy="true">Loading…</p>`);
   const seems = look(row && row.rev > (at.rev ?? 0) ? row : at), code = status(at);
   return box(html`<div class="dh"><div class="line"><h2 title=${title(at)}>${title(at)}</h2><span class="grow"></span><span class=${`badge ${seems.kind}`}><${Dot} shape=${seems.shape} />${seems.word}${/^\d{3}$/.test(code) ? ` · ${code}` : ""}</span></div>
-      <p class="req mono"><b>${line(at.method)}</b> ${line(at.target)}</p></div>
+      <p class="req mono"><b>${line(at.method)}</b> ${line(at.target || "/")}</p></div>
     <${Acts} of=${at} />
     ${problem && html`<p class="none pad">${problem.message}</p>`}
     ${event ? html`

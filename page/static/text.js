@@ -122,7 +122,7 @@ export function status(row, now = Date.now()) {
 }
 
 /// The type of a row, else its method and path.
-export const title = (row) => line(row.event_type || `${row.method ?? ""} ${row.target ?? ""}`.trim());
+export const title = (row) => line(row.event_type || `${row.method ?? ""} ${row.target || "/"}`.trim());
 
 /// Short signs at the end of a row, and what they mean.
 export function notes(row) {
