@@ -106,7 +106,7 @@ pub(crate) fn refused_summary(entry: &Entry, rev: u64) -> EventSummary {
         why: entry.code.to_string(),
         received_at: entry.at.to_string(),
         method: head.method.clone(),
-        target: behind_host(&entry.hidden.url).to_owned(),
+        target: behind_endpoint(behind_host(&entry.hidden.url), &entry.endpoint).to_owned(),
         size: head.body_len.unwrap_or_default(),
         status: Some(entry.status),
         kind: "refused".to_owned(),
@@ -135,6 +135,12 @@ pub(crate) fn handshake_summary(one: &Handshake, rev: u64) -> EventSummary {
 fn behind_host(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.find('/').map_or("/", |at| &rest[at..])
+}
+
+/// What of a target follows the endpoint, as with events that were taken. At a host of its own that is all of it.
+fn behind_endpoint<'a>(target: &'a str, endpoint: &str) -> &'a str {
+    let rest = target.strip_prefix('/').and_then(|rest| rest.strip_prefix(endpoint));
+    rest.filter(|rest| rest.is_empty() || rest.starts_with(['/', '?'])).unwrap_or(target)
 }
 
 /// All that is known of a refused request but its body. `finding` is what explains it best, where that was looked for.
@@ -273,6 +279,13 @@ mod tests {
     fn a_urls_target_is_what_follows_the_host() {
         for (url, target) in [("https://a:1/b/c?d", "/b/c?d"), ("https://a", "/"), ("/x", "/x")] {
             assert_eq!(behind_host(url), target);
+        }
+    }
+
+    #[test]
+    fn a_refused_requests_target_is_what_follows_its_endpoint() {
+        for (target, rest) in [("/pay", ""), ("/pay/x?y", "/x?y"), ("/pay?y", "?y"), ("/payments", "/payments"), ("/x", "/x")] {
+            assert_eq!(behind_endpoint(target, "pay"), rest, "{target}");
         }
     }
 }
