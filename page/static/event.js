@@ -12,7 +12,7 @@ import { asRead, shown, stateOf } from "./feed.js";
 import { Button, Dot, Facts, copy, html, live, signal, styles } from "./html.js";
 import { hear } from "./live.js";
 import { TABS } from "./route.js";
-import { clock, dur, full, line, look, percent, plural, size, status, title, when, words } from "./text.js";
+import { clock, dur, full, line, look, percent, plural, size, span, status, title, when, words } from "./text.js";
 import { Way, proof } from "./way.js";
 
 await styles("/event.css");
@@ -104,9 +104,9 @@ const factsOf = (event) => {
   return [["event", event.id, "mono", "wide"], ["received", when(at) === clock(at) ? clock(at, "ms") : full(at)], ["agent", event.agent || "–"],
     ["verified", event.unproven ? "no: let pass unproven" : proof(event), "", "wide"], ["endpoint", event.endpoint + (event.kind === "live" ? ", live" : "")], ["sender", event.client],
     ["sender’s id", event.sender_id, "mono", "wide"], ["sender got", answered && answered.whose !== "nobody" && `${answered.status ?? "nothing"} after ${dur(answered.after_us)}`],
-    ["patience", patience && deadline && `${percent(patience)} of ${dur(deadline)}`], ["order key", event.order_key, "mono", "wide"],
+    ["patience", patience > 0 && deadline > 0 && `${percent(patience)} of ${span(deadline / 1e6)}`], ["order key", event.order_key, "mono", "wide"],
     ["replay of", toEvent(event.replay_of), "", "wide"], ["conflicts with", toEvent(event.conflict_with), "", "wide"],
-    ["next try", event.next_try && when(event.next_try)], ["repeats", event.repeats && `${plural(event.repeats, "repeat")} answered without a call`], ["trace", event.trace_id, "mono", "wide"]];
+    ["next try", event.next_try && when(event.next_try)], ["repeats", event.repeats > 0 && `${plural(event.repeats, "repeat")} answered without a call`], ["trace", event.trace_id, "mono", "wide"]];
 };
 
 const OURS = /^(relay-|x-forwarded-|forwarded$|x-real-ip$)/i;
@@ -162,7 +162,7 @@ export const Detail = live(({ id, route, give, onBack }, own) => {
   if (!at) return box(html`<p class="none pad" aria-busy="true">Loading…</p>`);
   const seems = look(row && row.rev > (at.rev ?? 0) ? row : at), code = status(at);
   return box(html`<div class="dh"><div class="line"><h2 title=${title(at)}>${title(at)}</h2><span class="grow"></span><span class=${`badge ${seems.kind}`}><${Dot} shape=${seems.shape} />${seems.word}${/^\d{3}$/.test(code) ? ` · ${code}` : ""}</span></div>
-      <p class="req mono"><b>${line(at.method)}</b> ${line(at.target || "/")}</p></div>
+      ${at.event_type && html`<p class="req mono"><b>${line(at.method)}</b> ${line(at.target || "/")}</p>`}</div>
     <${Acts} of=${at} />
     ${problem && html`<p class="none pad">${problem.message}</p>`}
     ${event ? html`

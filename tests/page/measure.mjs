@@ -43,10 +43,11 @@ function watch() {
   const first = () => (document.querySelector("[role=row][data-id]:not([hidden])") ? painted(() => { globalThis.__first = performance.now(); }) : requestAnimationFrame(first));
   requestAnimationFrame(first);
   globalThis.__came = {};
-  new MutationObserver((changes) => {
+  globalThis.__watcher = new MutationObserver((changes) => {
     const ids = changes.map(({ target }) => target.dataset.id).filter((id) => id && !globalThis.__came[id]);
     if (ids.length) painted(() => { for (const id of ids) globalThis.__came[id] ??= Date.now(); });
-  }).observe(document, { subtree: true, attributes: true, attributeFilter: ["data-id"] });
+  });
+  globalThis.__watcher.observe(document, { subtree: true, attributes: true, attributeFilter: ["data-id"] });
   globalThis.__frames = async (time_ms) => {
     const frames = [], long = [], watcher = new PerformanceObserver((list) => long.push(...list.getEntries().map((one) => one.duration)));
     watcher.observe({ type: "longtask" });
@@ -163,6 +164,9 @@ async function player(relay, sample) {
   };
 }
 
+/// Ends the notes of rows that came: they take time and memory of their own.
+const unwatched = ({ page }) => page.evaluate(() => globalThis.__watcher.disconnect());
+
 async function busy(played, key) {
   const person = await comes(played.origin, key), tools = await person.page.context().newCDPSession(person.page);
   // In time that the main thread had a processor: what else the machine does is not counted.
@@ -172,6 +176,7 @@ async function busy(played, key) {
   await person.page.getByRole("grid").focus();
   await person.page.keyboard.press("Home");
   await person.page.locator(".detail .facts").waitFor();
+  await unwatched(person);
   played.play(1000);
   await pause(2000);
   const before = await spent(), begin = Date.now(), sent = played.sent();
@@ -190,6 +195,7 @@ async function busy(played, key) {
 async function grows(played, key) {
   const person = await comes(played.origin, key), tools = await person.page.context().newCDPSession(person.page), heap = [];
   await tools.send("Performance.enable");
+  await unwatched(person);
   const begin = played.sent();
   played.play(PLAYED);
   for (const rows of [EARLY, LATE]) {

@@ -106,7 +106,7 @@ pub(crate) fn refused_summary(entry: &Entry, rev: u64) -> EventSummary {
         why: entry.code.to_string(),
         received_at: entry.at.to_string(),
         method: head.method.clone(),
-        target: behind_endpoint(behind_host(&entry.hidden.url), &entry.endpoint).to_owned(),
+        target: behind_endpoint(behind_host(&entry.hidden.url), entry.endpoint.as_str()).to_owned(),
         size: head.body_len.unwrap_or_default(),
         status: Some(entry.status),
         kind: "refused".to_owned(),
