@@ -4,6 +4,9 @@
 // Each has a relay and a browser's profile of its own, so they go side by side.
 
 import { execFile } from "node:child_process";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { promisify } from "node:util";
 import { Person, picture } from "./browser.mjs";
 import { Keys, Mouse } from "./hands.mjs";
@@ -189,7 +192,40 @@ async function live() {
   await relay.stop();
 }
 
+/// More events than the list holds: all of them come as one scrolls, and the newest once one is back at the top. The page
+/// is a copy whose list holds fewer rows.
+async function long() {
+  const pages = await mkdtemp(join(tmpdir(), "relay-page-static-")), held = join(pages, "rows.js");
+  await cp(new URL("../../page/static/", import.meta.url), pages, { recursive: true });
+  await writeFile(held, ok((await readFile(held, "utf8")).replace("max = 30_000", "max = 600"), "a list of 600 rows"));
+  const relay = await start(undefined, { env: { RELAY_PAGE_DIR: pages } });
+  let left = 1200;
+  await Promise.all(Array.from({ length: 16 }, async () => { while (left-- > 0) await github(relay, "pay", SECRET, `{"n":${left}}`, { type: left % 2 ? "odd" : "even" }); }));
+  for (const query of ["", "type:odd,even"]) {
+    const [person, page] = await watching(relay, query);
+    const first = await relay.call("GET", `/events?limit=1000&q=${query}`), rest = await relay.call("GET", `/events?limit=1000&q=${query}&after=${first.next}`);
+    const all = [...first.events, ...rest.events].map((one) => one.id), seen = new Set();
+    await until("all are seen", async () => {
+      for (const id of await shown(page)) seen.add(id);
+      await page.evaluate(() => new Promise((drawn) => {
+        document.querySelector(".rows").scrollTop += 400;
+        requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(drawn)));
+      }));
+      return seen.has(all.at(-1));
+    }, 60_000);
+    equal(all.filter((id) => !seen.has(id)).length, 0, "events that were not seen on the way down");
+    await github(relay, "pay", SECRET, "{}", { type: "even", id: `last-${query}` });
+    const [last] = (await relay.call("GET", "/events?limit=1")).events;
+    await page.getByRole("button", { name: "the newest" }).click();
+    await page.locator(`[data-id="${last.id}"]`).waitFor(PATIENCE);
+    await person.clean("a long list");
+    await person.leave();
+  }
+  await relay.stop();
+  await rm(pages, { recursive: true });
+}
+
 await steps(
   new Journey(Mouse).steps(), new Journey(Keys).steps(),
-  [["1 a first run", first], ["10 the relay freezes and starts again", frozen], ["11 eight tabs", tabs], ["12 the key expires", expired], ["13 the cable is pulled", pulled], ["14 live exchanges", live]],
+  [["1 a first run", first], ["10 the relay freezes and starts again", frozen], ["11 eight tabs", tabs], ["12 the key expires", expired], ["13 the cable is pulled", pulled], ["14 live exchanges", live], ["15 a long list", long]],
 );
