@@ -16,6 +16,9 @@ export const session = signal({ state: "starting" });
 export const about = signal(null);
 
 let key = null;
+const given = login(location.hash);
+/// Whether there is a key that was used before, and none that is given just now.
+export const isKnown = () => Boolean(key) && !given;
 
 /// An error of the API, or of the way there (`status` 0).
 export class Problem extends Error {
@@ -155,7 +158,6 @@ export async function begin() {
     key = event.newValue;
     if (key && session.value.state === "out") whoAmI().catch(() => null);
   });
-  const given = login(location.hash);
   if (given) history.replaceState(history.state, "", location.pathname + location.search);
   try {
     if (given?.[0] === "key") keep(given[1]);

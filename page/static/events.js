@@ -3,7 +3,7 @@
 // What is shown stands in the address: the query, the view, the open event. This room joins the parts and binds the keys;
 // rows come from `feed.js`, what is done to events stands in `acts.js`.
 
-import { may } from "./api.js";
+import { isKnown, may } from "./api.js";
 import { foot, go, route } from "./app.js";
 import { VIEWS, apart, around, arrivals, eye, find, isQueryMistake, leftOut, live as isLive, loadLeftOut, more, newest, next, setLive, shown, state, version } from "./feed.js";
 import { Hour } from "./hour.js";
@@ -19,6 +19,12 @@ const Detail = lazy(() => import("./event.js"), "Detail", (props) => html`<${Not
 const act = async (name, ...rest) => (await import("./acts.js")).acts[name](...rest);
 const marked = new Set(), marks = signal(0);
 const rowsOf = (ids) => [...ids].map((id) => shown.rows.row(id) ?? { id });
+/// Finds what the address asks for. The first rows come while the relay is asked who this is.
+const look = () => {
+  const { q, view } = route.value;
+  find([VIEWS[view] ?? "", q].filter(Boolean).join(" "));
+};
+if (isKnown()) look();
 const isNarrow = () => matchMedia("(max-width:860px)").matches;
 const WIDTH = "relay.split";
 
@@ -123,10 +129,7 @@ function room(self) {
       eye.isBelow = () => !list.isAtTop();
       const stops = [
         bind(keys),
-        effect(() => {
-          const { q, view } = route.value;
-          find([VIEWS[view] ?? "", q].filter(Boolean).join(" "));
-        }),
+        effect(look),
         effect(() => {
           version.value;
           list.ask();

@@ -42,7 +42,8 @@ let asking = new AbortController(), stopStream = null, askedAt = "";
 
 /// Shows what a query finds.
 export function find(query) {
-  if (query === shown.query && state.value.begun) return;
+  const { begun, problem } = state.peek();
+  if (query === shown.query && begun && problem?.status !== 401) return;
   asking.abort();
   const one = asking = new AbortController(), before = shown.rows;
   stopStream = stopStream?.();
@@ -55,7 +56,7 @@ export function find(query) {
     state.value = query || !known ? { ...blank, begun: true } : known;
     changed();
   });
-  if (!state.value.busy) reload();
+  if (!state.peek().busy) reload();
   // Whoever types goes on; the relay is asked once they pause.
   else setTimeout(() => { if (!one.signal.aborted) first(one); }, query ? 120 : 0);
 }

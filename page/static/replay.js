@@ -36,7 +36,9 @@ const first = (of, all) => {
   return [...all].find(([, place]) => own && place.to === own.to && place.name === own.name)?.[0] ?? [...all.keys()][0];
 };
 
-const Choose = live(({ of, onClose, then }, { all, to }) => {
+const Choose = live(({ of, onClose, then }, to) => {
+  const all = places(of);
+  if (!all.has(to.value)) to.value = first(of, all);
   const go = () => {
     setTarget(of.endpoint, all.get(to.value));
     asked.add(of.endpoint);
@@ -46,10 +48,7 @@ const Choose = live(({ of, onClose, then }, { all, to }) => {
   return html`<${Sheet} title="Replay: where to?" note=${line(of.endpoint)} kind="small" onClose=${onClose}
       foot=${html`<${Button} cls="main" data-first disabled=${!all.size} onClick=${go}>Replay<//><${Button} onClick=${onClose}>Cancel<//>`}>
     <${Places} of=${of} all=${all} chosen=${to} /><p class="dim">The button names this place from now on; Edit and replay changes it.</p><//>`;
-}, ({ of }) => {
-  const all = places(of);
-  return { all, to: signal(first(of, all)) };
-});
+}, () => signal());
 
 export const choose = (of, then) => openSheet(Choose, { of, then });
 

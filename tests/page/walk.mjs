@@ -176,6 +176,7 @@ async function live() {
   await button(/^Copy as curl/).waitFor(PATIENCE);
   await button(/^Replay/).click();
   const asks = page.getByRole("dialog", { name: /where to/i });
+  await asks.getByRole("radio").first().waitFor(PATIENCE);
   equal(await asks.getByRole("radio").count(), 1, "places: what is live goes to one agent alone");
   await asks.getByRole("button", { name: "Replay", exact: true }).click();
   await until("the handler is called again", () => handler.requests.length === 3);
