@@ -35,7 +35,7 @@ export function size(bytes) {
   if (bytes === null || bytes === undefined) return "";
   if (bytes < 1000) return `${bytes}${GAP}B`;
   for (const [unit, of] of [["kB", 1e3], ["MB", 1e6], ["GB", 1e9]]) {
-    if (bytes < of * 999.95) return `${(bytes / of).toFixed(1)}${GAP}${unit}`;
+    if (bytes < of * 999.5) return `${(bytes / of).toFixed(bytes < of * 99.95 ? 1 : 0)}${GAP}${unit}`;
   }
   return `${(bytes / 1e12).toFixed(1)}${GAP}TB`;
 }

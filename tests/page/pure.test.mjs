@@ -104,7 +104,7 @@ test("addresses are read and written", () => {
 test("units and words", () => {
   const plain = (text) => text.replaceAll("\u00a0", " ");
   assert.deepEqual([0, 400, 9949, 34_200, 842_000, 2_610_000, 61_000_000].map((us) => plain(dur(us))), ["0 µs", "400 µs", "9.9 ms", "34 ms", "842 ms", "2.61 s", "1 min 1 s"]);
-  assert.deepEqual([0, 999, 1000, 48_213, 3_100_000].map((n) => plain(size(n))), ["0 B", "999 B", "1.0 kB", "48.2 kB", "3.1 MB"]);
+  assert.deepEqual([0, 999, 1000, 48_213, 100_000, 999_499, 999_500, 3_100_000].map((n) => plain(size(n))), ["0 B", "999 B", "1.0 kB", "48.2 kB", "100 kB", "999 kB", "1.0 MB", "3.1 MB"]);
   assert.equal(seen("a\u202eb\u0000\ud800 ä🙂"), "a\\u{202e}b\\u{0}\\u{d800} ä🙂");
   assert.equal(line("a\nb"), "a\\u{a}b");
   assert.equal(look({ state: "constructor" }).kind, "off");
