@@ -2,7 +2,7 @@
 //
 // What reaches others asks once with names and count; a replay to one's own agent does not. Nothing is repeated by itself.
 
-import { about, atAgent, call, pathOf } from "./api.js";
+import { about, atAgent, call, has, may, pathOf } from "./api.js";
 import { go, route } from "./app.js";
 import { attemptOf, opened, whole } from "./event.js";
 import { shown } from "./feed.js";
@@ -62,8 +62,17 @@ async function agreed(endpoint, to, n) {
   return yes;
 }
 
-async function replay(rows) {
-  const first = rows[0].endpoint ? rows[0] : opened.value.event ?? {}, { endpoint } = first, to = target(first);
+/// Whether all of a body is kept, as far as is known: rows do not tell.
+export const isWhole = ({ body, size, kind }) => kind !== "live" || !body || body.kept >= size;
+export const canReplay = (of) => (of.kind === "event" || (of.kind === "live" && has("replay_live") && isWhole(of))) && may("read", of.endpoint);
+const CANNOT = "It cannot be delivered once more";
+/// What is known of an event beside its row.
+const known = (row) => (opened.value.event?.id === row.id ? opened.value.event : row);
+
+async function replay(all) {
+  const rows = all.map(known).filter(canReplay), [first] = rows, to = first && target(first);
+  if (!first) return toast(CANNOT);
+  const { endpoint } = first;
   if (!to) return (await import("./replay.js")).choose(first, () => replay(rows));
   if (!(await agreed(endpoint, to, rows.length))) return null;
   let done = 0, last = null;
@@ -121,7 +130,10 @@ const nameOf = ({ event_type: type, id }) => line(type ?? id);
 export const acts = {
   replay,
   each,
-  edit: async ([row]) => (await import("./replay.js")).edit(opened.value.event?.id === row.id ? opened.value.event : await whole(row.id, row.rev)),
+  edit: async ([row]) => {
+    const event = known(row), of = event === row ? await whole(row.id, row.rev) : event;
+    return canReplay(of) ? (await import("./replay.js")).edit(of) : toast(CANNOT);
+  },
   compare: async (rows) => (await import("./compare.js")).compare(rows),
   save: async (rows) => (await import("./save.js")).save(rows),
   many: async (query) => (await import("./save.js")).many(query),

@@ -3,7 +3,7 @@
 // Sentences and advice are the relay's. What a row already tells is shown at once; the rest follows. Actions whose right
 // or feature is missing are not there.
 
-import { acts, target } from "./acts.js";
+import { acts, canReplay, isWhole, target } from "./acts.js";
 import { atAgent, call, has, isAbort, may, pathOf } from "./api.js";
 import { Link, go, route as address } from "./app.js";
 import { Body } from "./body.js";
@@ -84,11 +84,8 @@ const Acts = live(({ of }) => {
     ${!isWhole(of) && html`<p class="note">${cutOff(of)} So it cannot be replayed, copied or saved.</p>`}</div>`;
 });
 
-/// Whether all of a body is kept, as far as is known yet.
-export const isWhole = ({ body, size, kind }) => kind !== "live" || !body || body.kept >= size;
-/// Why it is not.
+/// Why not all of a body is kept.
 const cutOff = ({ body, size: all }) => (body.kept ? `The first ${size(body.kept)} of ${size(all)}: live endpoints keep no more.` : "This endpoint’s journal keeps heads only; journal = \"bodies\" keeps the first 64 kB.");
-const canReplay = (of) => (of.kind === "event" || (of.kind === "live" && has("replay_live") && isWhole(of))) && may("read", of.endpoint);
 
 /// A sentence of the relay, with times as the reader's clock has them.
 const told = (text) => line(text.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z/g, (time) => when(time)));

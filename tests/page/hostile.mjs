@@ -97,7 +97,9 @@ async function event(page, { name, id, plain }) {
     await page.emulateMedia({ colorScheme });
     await press(page, name, plain ? HEAD : STATES);
   }
-  if (!plain) await sheet(page, `${name}, to be edited`, () => page.keyboard.press("e"));
+  // A live one that is longer than what is kept cannot be edited.
+  if (await page.locator(".acts").getByRole("button", { name: "Edit and replay" }).count()) await sheet(page, `${name}, to be edited`, () => page.keyboard.press("e"));
+  else await press(page, `${name}, not to be edited`, ["e"]);
 }
 
 /// Every event from the newest to the oldest, as a person goes through a list.
