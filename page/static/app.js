@@ -168,11 +168,14 @@ showTheme();
 listen();
 render(html`<${App} />`, document.getElementById("app"));
 effect(() => { document.title = `Relay: ${ROOMS[route.value.room].label.toLowerCase()}`; });
-// The room's module comes while the relay is asked who this is.
-ROOMS[route.value.room].load().catch(() => null);
-await beginApi();
-while (session.value.state === "unreachable") {
-  await new Promise((resolve) => { setTimeout(resolve, 2000); });
-  await whoAmI().catch(() => null);
+/// Not at the top level: the room's module, which comes while the relay is asked who this is, would wait for that.
+async function start() {
+  await beginApi();
+  while (session.value.state === "unreachable") {
+    await new Promise((resolve) => { setTimeout(resolve, 2000); });
+    await whoAmI().catch(() => null);
+  }
+  beginLive();
 }
-beginLive();
+start();
+ROOMS[route.value.room].load().catch(() => null);
