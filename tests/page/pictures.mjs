@@ -41,7 +41,7 @@ try {
   for (const [name, agent] of [["github", "laptop-mara"], ["shop", "laptop-mara"], ["pay", "edge-1"], ["chat", "edge-1"]]) await Agent.start(relay, name, handler.port, { name: agent });
   for (const [n, [to, provider, type, wait, ...more]] of SENT.entries()) {
     const path = { github: "/hooks", shop: "/orders", chat: "/commands" }[to] ?? "", header = { github: ["-H", `x-github-event: ${type}`], shopify: ["-H", `x-shopify-topic: ${type}`] }[provider] ?? [];
-    const body = provider === "slack" ? `token=x&command=%2F${wait > 1000 ? "deploy" : "status"}&text=billing` : JSON.stringify(BODY(type, n));
+    const body = provider === "slack" ? `token=x&command=%2F${wait > 1000 ? "deploy" : "status"}&text=billing+${n}` : JSON.stringify(BODY(type, n));
     await writeFile(file, body);
     const { code, out, err } = await run("client", ["send", provider, "--to", relay.url(to) + path, "--secret-file", secret, "--file", file, "-H", `user-agent: sender nr=${n}`, ...header, ...more]);
     ok(code === 0 || more.length, `${provider} ${type}: ${out}${err}`);
