@@ -87,13 +87,7 @@ impl Event {
     }
 
     /// An event whose endpoint may keep none.
-    pub(super) fn with(
-        endpoint: &Arc<Endpoint>,
-        summary: Summary,
-        head: Head,
-        body: EventBody,
-        lease: Lease,
-    ) -> Self {
+    pub(super) fn with(endpoint: &Arc<Endpoint>, summary: Summary, head: Head, body: EventBody, lease: Lease) -> Self {
         Self {
             endpoint: Arc::clone(endpoint),
             id: summary.id,

@@ -284,7 +284,9 @@ mod tests {
 
     #[test]
     fn a_refused_requests_target_is_what_follows_its_endpoint() {
-        for (target, rest) in [("/pay", ""), ("/pay/x?y", "/x?y"), ("/pay?y", "?y"), ("/payments", "/payments"), ("/x", "/x")] {
+        for (target, rest) in
+            [("/pay", ""), ("/pay/x?y", "/x?y"), ("/pay?y", "?y"), ("/payments", "/payments"), ("/x", "/x")]
+        {
             assert_eq!(behind_endpoint(target, "pay"), rest, "{target}");
         }
     }

@@ -224,7 +224,10 @@ async fn a_live_exchange_goes_to_one_agent_once_more_where_all_of_it_is_there() 
     assert_eq!((&done["outcome"], &done["status"]), (&"answered".into(), &200.into()), "{done}");
     let again = next(&mut calls).await;
     assert_eq!((&again.method, &again.target, &again.body), (&first.method, &first.target, &first.body));
-    assert_eq!((&again.headers["x-note"], &again.headers["relay-replay-of"]), (&"one".parse().expect("a value"), &id.parse().expect("a value")));
+    assert_eq!(
+        (&again.headers["x-note"], &again.headers["relay-replay-of"]),
+        (&"one".parse().expect("a value"), &id.parse().expect("a value"))
+    );
     assert_eq!(again.headers["relay-verified"], first.headers["relay-verified"]);
     assert_ne!(again.headers["relay-event-id"], first.headers["relay-event-id"]);
     assert_eq!(again.headers.get_all("relay-event-id").iter().count(), 1, "{:?}", again.headers);
@@ -234,7 +237,10 @@ async fn a_live_exchange_goes_to_one_agent_once_more_where_all_of_it_is_there() 
     assert_eq!(read(&ask(&relay, "POST", &path, &edit).await)["outcome"], "answered");
     let edited = next(&mut calls).await;
     assert_eq!((edited.target.as_str(), &edited.body[..]), ("/z", &b"another body"[..]));
-    assert_eq!((&edited.headers["relay-verified"], &edited.headers["content-length"]), (&"edited".parse().expect("a value"), &"12".parse().expect("a value")));
+    assert_eq!(
+        (&edited.headers["relay-verified"], &edited.headers["content-length"]),
+        (&"edited".parse().expect("a value"), &"12".parse().expect("a value"))
+    );
 
     let refused = ask(&relay, "POST", &format!("events/{id}/replay?to=endpoint"), &Value::Null).await;
     assert_eq!(read(&refused)["code"], "live", "it is not kept for whoever serves its endpoint");
