@@ -121,7 +121,8 @@ impl NewsStreams {
         let feed = Feed::new(Arc::clone(self), self.place(holder)?, wanted);
         Ok(Body::from_stream(futures_util::stream::unfold(feed, |mut feed| async {
             let chunk = Box::pin(feed.next()).await?;
-            Some((Ok::<_, std::convert::Infallible>(Bytes::from(chunk)), feed))
+            // Without the room that it grew into: it may wait long for its reader.
+            Some((Ok::<_, std::convert::Infallible>(Bytes::from(chunk.into_boxed_slice())), feed))
         })))
     }
 
