@@ -255,7 +255,7 @@ impl Default for ProcessLimits {
             max_sessions: 2048,
             body_budget: 256 << 20,
             refused_budget: 32 << 20,
-            journal_budget: 64 << 20,
+            journal_budget: 16 << 20,
             timeouts: Timeouts::default(),
         }
     }
