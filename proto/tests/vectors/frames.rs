@@ -45,7 +45,7 @@ pub(super) fn hello() -> Hello {
 }
 
 pub(super) fn welcome(answers: Vec<Attached>, available: Vec<String>) -> Welcome {
-    Welcome { epoch: 1_700_000_000_000, software: "relay-server/0.1.0".into(), endpoints: answers, available }
+    Welcome { epoch: 1_700_000_000_000, software: "relay-server/0.2.0".into(), endpoints: answers, available }
 }
 
 pub(super) fn accepted() -> Attached {
