@@ -154,7 +154,9 @@ struct Span(Duration);
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
-        match [("d", 24 * 3600), ("h", 3600), ("min", 60)].into_iter().find(|(_, unit)| seconds >= *unit && seconds.is_multiple_of(*unit))
+        match [("d", 24 * 3600), ("h", 3600), ("min", 60)]
+            .into_iter()
+            .find(|(_, unit)| seconds >= *unit && seconds.is_multiple_of(*unit))
         {
             Some((name, unit)) => write!(f, "{} {name}", seconds / unit),
             None => write!(f, "{seconds} s"),

@@ -58,7 +58,14 @@ pub(crate) struct Asking(pub(crate) Result<Who, ApiError>);
 
 impl Who {
     pub(crate) fn admin() -> Self {
-        Self { kind: WhoKind::Admin, name: Arc::from("admin"), session: None, secret: None, certificate: None, token: None }
+        Self {
+            kind: WhoKind::Admin,
+            name: Arc::from("admin"),
+            session: None,
+            secret: None,
+            certificate: None,
+            token: None,
+        }
     }
 
     pub(crate) fn token(Shown { token, secret, certificate }: Shown) -> Self {

@@ -5,8 +5,8 @@ use super::{
     LimitGroup, SetLimits, bytes, count, group,
 };
 use crate::{
-    access_log::limits as access_log, alert::limits as alert, audit::limits as audit, canary::limits as canary, refused,
-    spans,
+    access_log::limits as access_log, alert::limits as alert, audit::limits as audit, canary::limits as canary,
+    refused, spans,
 };
 
 pub(super) fn limits(set: &SetLimits) -> LimitGroup {
