@@ -274,7 +274,7 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
         let listeners = started.listeners.join(", ");
         let public = started.public.map(|public| public.to_string());
         let public = public.as_ref().or(started.listeners.first()).map_or("", String::as_str);
-        tracing::info!(public, admin = %started.admin, http, listeners, "listening");
+        tracing::info!(%public, admin = %started.admin, http, listeners, "listening");
         if let Some(dev) = &dev {
             if let Some(public) = started.public {
                 terminal::note(&dev_banner(public, config.tls.is_some(), dev, &config.endpoints));

@@ -4,7 +4,7 @@ use super::{
     LimitAmount::{Bytes, OfEndpoint, Time},
     LimitGroup, SetLimits, bytes, count, group,
 };
-use crate::ingress::limits as ingress;
+use crate::{ingress::limits as ingress, webhook::input::MAX_TRAILER_BYTES};
 
 pub(super) fn limits(set: &SetLimits) -> LimitGroup {
     let waits = set.process.timeouts;
@@ -31,6 +31,13 @@ pub(super) fn limits(set: &SetLimits) -> LimitGroup {
                 Some("endpoint.max_body"),
                 "413 `body_too_large`, before it is read where its length is said",
                 &["a_body_at_its_limit_passes_and_a_longer_one_is_refused"],
+            ),
+            (
+                "trailers, and no more than a head",
+                bytes(MAX_TRAILER_BYTES),
+                None,
+                "400 `body_broken`",
+                &["trailers_at_their_limit_pass_and_longer_ones_are_refused"],
             ),
             (
                 "silence while a body comes",

@@ -19,10 +19,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::time::{Instant, sleep_until};
+
+/// Trailers of a request, as lines of HTTP/1.1. hyper takes as much of them as of a head.
+pub(crate) const MAX_TRAILER_BYTES: usize = 16 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Input {
@@ -178,6 +182,12 @@ pub(crate) struct RequestBody {
 #[error("the body broke off")]
 pub(crate) struct BrokenOff;
 
+fn trailers_fit(trailers: &HeaderMap) -> bool {
+    const AROUND: usize = ": \r\n".len();
+    let line = |(name, value): (&http::HeaderName, &http::HeaderValue)| name.as_str().len() + value.len() + AROUND;
+    trailers.iter().map(line).sum::<usize>() <= MAX_TRAILER_BYTES
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = BrokenOff;
@@ -185,7 +195,8 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let this = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
-            return Poll::Ready(frame.map(|frame| frame.map_err(|_| BrokenOff)));
+            let fits = |frame: &Frame<Bytes>| frame.trailers_ref().is_none_or(trailers_fit);
+            return Poll::Ready(frame.map(|frame| frame.ok().filter(fits).ok_or(BrokenOff)));
         }
         // hyper has handed on all that came, so that nothing more will.
         let mut state = this.input.state.lock();

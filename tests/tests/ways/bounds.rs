@@ -161,6 +161,20 @@ async fn a_body_at_its_limit_passes_and_a_longer_one_is_refused() -> anyhow::Res
 }
 
 #[tokio::test]
+async fn trailers_at_their_limit_pass_and_longer_ones_are_refused() -> anyhow::Result<()> {
+    let mut bounded = Bounded::with("").await?;
+    for path in ["/live/x", "/kept/x"] {
+        let trailers = |bytes: usize| {
+            let value = "v".repeat(bytes - "T: \r\n".len());
+            head(path, "Transfer-Encoding: chunked\r\n") + &format!("1\r\nx\r\n0\r\nT: {value}\r\n\r\n")
+        };
+        ensure!(bounded.ask(trailers(16 * 1024)).await?.0 == 200, "{path}");
+        ensure!(bounded.ask(trailers(16 * 1024 + 1)).await? == (400, "body_broken".to_owned()), "{path}");
+    }
+    bounded.carries().await
+}
+
+#[tokio::test]
 async fn connections_that_ask_for_nothing_give_way_and_those_at_work_are_waited_for() -> anyhow::Result<()> {
     let bounded = Bounded::with("max_connections = 3\nworkers = 1\n").await?;
     // The agent's session has given its place back.
