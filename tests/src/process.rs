@@ -26,6 +26,9 @@ use crate::{
 /// How long any state may take to come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a relay may have what strangers began. One that speaks HTTP/2 and vanished is found out by its pings, in 30 s.
+const SETTLES: Duration = Duration::from_secs(45);
+
 /// A running relay.
 pub struct Server {
     child: Child,
@@ -303,7 +306,7 @@ impl Server {
     /// # Errors
     /// What is left.
     pub async fn settles(&self, before: &Load) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + SETTLES;
         loop {
             let now = self.load().await?;
             if now.files <= before.files
