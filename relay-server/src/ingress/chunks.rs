@@ -1,12 +1,13 @@
 //! Where a chunked body ends (RFC 9112, section 7.1), so that the next head is found behind it.
 //!
-//! hyper decodes the body; this keeps nothing of it. It is stricter than hyper in one thing: behind a chunk's size hyper
+//! hyper decodes the body; this keeps nothing of it. It is stricter than hyper in two things: behind a chunk's size hyper
 //! passes over white space where nothing follows, which the grammar has only before an extension, and which another
-//! reader may take for a part of the number. What hyper refuses by itself is not told apart here: it is lost.
+//! reader may take for a part of the number; and among trailers it takes a bare line feed for something that another
+//! reader may take for the end of a line, and of the body. What hyper refuses by itself is not told apart here: it is lost.
 //!
 //! Invariant: a body that is followed to its end is one that hyper decodes, and it ends where hyper has it end.
 
-/// White space stands behind a chunk's size, and nothing behind that.
+/// White space stands behind a chunk's size, and nothing behind that; or a line feed among trailers, with nothing before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DoubtfulChunk;
 
@@ -126,6 +127,7 @@ impl Chunks {
                 (Place::DataLineFeed, b'\n') => Place::FirstDigit,
                 (Place::Line, b'\r') => Place::LastLineFeed,
                 (Place::Trailer, b'\r') => Place::TrailerLineFeed,
+                (Place::Line | Place::Trailer, b'\n') => return (at, Followed::Doubtful),
                 (Place::Line | Place::Trailer, _) => Place::Trailer,
                 (Place::TrailerLineFeed, b'\n') => Place::Line,
                 (Place::LastLineFeed, b'\n') => return (at, Followed::End),
@@ -180,6 +182,13 @@ mod tests {
             assert_eq!(follow(body), (BodyAhead::Lost, Err(DoubtfulChunk)));
         }
         assert_eq!(follow(b"5 ;a\r\nhello\r\n0\r\n\r\nrest").1, Ok(b"rest".to_vec()));
+    }
+
+    #[test]
+    fn a_bare_line_feed_among_trailers_is_in_doubt() {
+        for body in [&b"5\r\nhello\r\n0\r\n\nGET / HTTP/1.1\r\n"[..], b"0\r\nA: b\n\nGET", b"0\r\nA: b\r\nC: d\n\r\n"] {
+            assert_eq!(follow(body), (BodyAhead::Lost, Err(DoubtfulChunk)));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! h2 answers each SETTINGS and PING and takes each PRIORITY and WINDOW_UPDATE, at any rate and for as long as they come.
 //! What a peer has sent lies in the system's buffers, megabytes of it, and is worked off even when the peer has gone. So
-//! frames are counted on their way to h2, by their heads alone. A request that begins, a byte of a body and a piece of an
+//! frames are counted on their way to h2, by their heads alone. A stream that begins, a byte of a body and a piece of an
 //! answer begin the count anew: whoever takes a long answer gives window for it again and again.
 //!
 //! Judges no frame: what is wrong with one is for h2 to say.
@@ -28,6 +28,8 @@ pub(super) struct FrameWatch {
     /// Bytes that come before the next head.
     skipped: usize,
     in_a_row: u32,
+    /// The last stream that began; each has a larger number than those before.
+    stream: u32,
     /// Pieces of answers that had been sent when it was looked last.
     sent: u64,
 }
@@ -39,7 +41,7 @@ pub(super) struct TooManyFrames;
 impl FrameWatch {
     /// One for a connection whose preface is still to come.
     pub(super) const fn new() -> Self {
-        Self { head: [0; HEAD_BYTES], filled: 0, skipped: PREFACE_BYTES, in_a_row: 0, sent: 0 }
+        Self { head: [0; HEAD_BYTES], filled: 0, skipped: PREFACE_BYTES, in_a_row: 0, stream: 0, sent: 0 }
     }
 
     /// Bytes that came, after so many pieces of answers were sent on this connection.
@@ -65,14 +67,18 @@ impl FrameWatch {
 
     /// The head is whole.
     fn count(&mut self) -> Result<(), TooManyFrames> {
-        let [high, middle, low, kind, ..] = self.head;
+        let [high, middle, low, kind, _flags, ref stream @ ..] = self.head;
+        let stream = u32::from_be_bytes(*stream) & 0x7fff_ffff;
         let payload = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         self.skipped = payload;
         self.in_a_row = match kind {
-            HEADERS => 0,
+            HEADERS if stream > self.stream => 0,
             DATA if payload > 0 => 0,
             _ => self.in_a_row + 1,
         };
+        if kind == HEADERS {
+            self.stream = self.stream.max(stream);
+        }
         if self.in_a_row > MAX_H2_EMPTY_FRAMES { Err(TooManyFrames) } else { Ok(()) }
     }
 }
@@ -84,26 +90,38 @@ mod tests {
     const PING: u8 = 6;
 
     fn frame(kind: u8, payload: usize) -> Vec<u8> {
+        frame_of(1, kind, payload)
+    }
+
+    fn frame_of(stream: u8, kind: u8, payload: usize) -> Vec<u8> {
         let length = u32::try_from(payload).unwrap().to_be_bytes();
-        [&length[1..], &[kind, 0, 0, 0, 0, 1], &vec![0xff; payload]].concat()
+        [&length[1..], &[kind, 0, 0, 0, 0, stream], &vec![0xff; payload]].concat()
     }
 
     fn begun() -> FrameWatch {
         let mut watch = FrameWatch::new();
         watch.saw(&[b'x'; PREFACE_BYTES], 0).unwrap();
+        watch.saw(&frame(HEADERS, 40), 0).unwrap();
         watch
     }
 
     #[test]
     fn so_many_frames_in_a_row_may_carry_nothing_and_no_more() {
         let most = usize::try_from(MAX_H2_EMPTY_FRAMES).unwrap();
-        for empty in
-            [frame(PING, 8), frame(4, 6), frame(8, 4), frame(2, 5), frame(DATA, 0), frame(9, 100), frame(200, 0)]
-        {
+        for empty in [
+            frame(HEADERS, 9),
+            frame(PING, 8),
+            frame(4, 6),
+            frame(8, 4),
+            frame(2, 5),
+            frame(DATA, 0),
+            frame(9, 100),
+            frame(200, 0),
+        ] {
             let mut watch = begun();
             assert_eq!(watch.saw(&empty.repeat(most), 0), Ok(()));
             assert_eq!(watch.saw(&empty, 0), Err(TooManyFrames), "{:?}", &empty[..4]);
-            for whole in [frame(HEADERS, 40), frame(DATA, 1)] {
+            for whole in [frame_of(3, HEADERS, 40), frame(DATA, 1)] {
                 let mut watch = begun();
                 watch.saw(&empty.repeat(most), 0).unwrap();
                 watch.saw(&whole, 0).unwrap();
