@@ -121,8 +121,7 @@ impl NewsStreams {
         let feed = Feed::new(Arc::clone(self), self.place(holder)?, wanted);
         Ok(Body::from_stream(futures_util::stream::unfold(feed, |mut feed| async {
             let chunk = Box::pin(feed.next()).await?;
-            // Without the room that it grew into: it may wait long for its reader.
-            Some((Ok::<_, std::convert::Infallible>(Bytes::from(chunk.into_boxed_slice())), feed))
+            Some((Ok::<_, std::convert::Infallible>(Bytes::from(chunk)), feed))
         })))
     }
 

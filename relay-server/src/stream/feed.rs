@@ -44,7 +44,7 @@ const MAX_IDLE: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// What is written at a time, about. A connection takes sixteen of them before it waits for its reader, so this is what one
 /// that does not read costs.
-const CHUNK_BYTES: usize = 512;
+const CHUNK_BYTES: usize = 1024;
 
 /// When to come again after a farewell, in milliseconds.
 const AGAIN_MS: u64 = 1500;
