@@ -73,7 +73,7 @@ mod landlocked {
         if let Ok(threads) = fs::read_dir("/proc/self/task") {
             ensure!(threads.count() == 1, "server.sandbox: this process has threads already, which would stay outside");
         }
-        let confinement = Confinement { roots: places.roots(), connected: places.connected.clone() };
+        let confinement = Confinement::new(places.roots(), places.connected.clone());
         let enforced = confine(places, &confinement).context("server.sandbox: the kernel takes no such rules")?;
         Ok(Sandbox { confinement: enforced.then(|| Arc::new(confinement)), lacking: lacking() })
     }

@@ -161,10 +161,10 @@ impl ConfigSource {
             return Ok(ConfigTexts { file: None, texts: vec![Text::new(Origin::Sent, String::new())], state });
         }
         let file = self.find_with(var)?;
+        let admit = |places: Places| self.confined.as_ref().map_or(Ok(()), |confined| confined.admit(&places));
+        admit(Places::of_file(&file))?;
         let text = fs::read_to_string(&file).map_err(|error| unreadable(&file, &error))?;
-        if let Some(confined) = &self.confined {
-            confined.admit(&Places::of_included(&file, &text))?;
-        }
+        admit(Places::of_included(&file, &text))?;
         // Commands that ask the service have no variable from it, and find its token all the same.
         let state = state.or_else(|| file.starts_with("/etc").then(|| PathBuf::from(SYSTEM_STATE)));
         ConfigTexts::of_file(file, text, state)

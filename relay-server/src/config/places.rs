@@ -7,7 +7,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
+    fs,
     ops::BitOrAssign,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -98,6 +100,13 @@ impl Places {
         if let Some(tls) = &config.tls {
             places.add_tls(tls, var);
         }
+        places
+    }
+
+    /// A config's own file, before that is read.
+    pub(super) fn of_file(file: &Path) -> Self {
+        let mut places = Self { connected: Some(BTreeSet::new()), ..Self::default() };
+        places.add_file(file, PathRights::READ);
         places
     }
 
@@ -289,9 +298,16 @@ pub(crate) struct Confinement {
     pub roots: BTreeMap<PathBuf, PathRights>,
     /// `None` for all ports.
     pub connected: Option<BTreeSet<u16>>,
+    /// What stood under these names at the start: whoever replaces it has put another thing there, which is outside.
+    stood: BTreeMap<PathBuf, (u64, u64)>,
 }
 
 impl Confinement {
+    pub(crate) fn new(roots: BTreeMap<PathBuf, PathRights>, connected: Option<BTreeSet<u16>>) -> Self {
+        let stood = roots.keys().filter_map(|path| Some((path.clone(), identity(path)?))).collect();
+        Self { roots, connected, stood }
+    }
+
     /// Fails where a reload would read, run or connect to what the process cannot reach. Stores, logs and listeners are
     /// those of the start.
     pub(super) fn admit(&self, places: &Places) -> Result<(), Problem> {
@@ -304,7 +320,9 @@ impl Confinement {
         let is_read = |(_, rights): &(&PathBuf, &PathRights)| !rights.write && !rights.socket;
         let roots = places.roots();
         if let Some((path, _)) = roots.iter().filter(is_read).find(|(path, rights)| !self.has(path, **rights)) {
-            return Err(refused(path.display().to_string()));
+            let replaced = path.ancestors().any(|path| self.roots.contains_key(path) && !self.stands(path));
+            let how = if replaced { ", which was replaced since the start," } else { "" };
+            return Err(refused(format!("{}{how}", path.display())));
         }
         let Some(known) = &self.connected else { return Ok(()) };
         let unknown = match &places.connected {
@@ -315,16 +333,26 @@ impl Confinement {
     }
 
     fn has(&self, path: &Path, rights: PathRights) -> bool {
-        let above = path.ancestors().filter_map(|path| self.roots.get(path));
+        let above = path.ancestors().filter(|path| self.stands(path)).filter_map(|path| self.roots.get(path));
         let mut all = None::<PathRights>;
         above.for_each(|rights| *all.get_or_insert_default() |= *rights);
         all.is_some_and(|all| all.run || !rights.run)
     }
+
+    /// Whether what this name means now is what it meant at the start.
+    fn stands(&self, path: &Path) -> bool {
+        self.stood.get(path).is_some_and(|stood| identity(path) == Some(*stood))
+    }
+}
+
+/// Device and inode.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
     use crate::config::{ConfigSource, Flags};
@@ -459,10 +487,8 @@ mod tests {
         for folder in ["in/deep", "out"] {
             fs::create_dir_all(real.join(folder)).expect("made");
         }
-        let confined = Confinement {
-            roots: BTreeMap::from([(real.join("in"), PathRights::READ)]),
-            connected: Some(BTreeSet::from([443])),
-        };
+        let inside = BTreeMap::from([(real.join("in"), PathRights::READ)]);
+        let confined = Confinement::new(inside, Some(BTreeSet::from([443])));
         let asked = |path: &str, rights: PathRights, ports: Option<BTreeSet<u16>>| {
             let mut places = Places { connected: ports, ..Places::default() };
             places.add_file(&real.join(path), rights);
@@ -493,7 +519,7 @@ mod tests {
         let path = real.join("own/relay.toml");
         let write = |text: &str| fs::write(&path, format!("version = 1\n{text}")).expect("written");
         let (own, more) = ((real.join("own"), PathRights::READ), (real.join("more"), PathRights::READ));
-        let confined = Confinement { roots: BTreeMap::from([own, more]), connected: None };
+        let confined = Confinement::new(BTreeMap::from([own, more]), None);
         let source =
             ConfigSource { path: Some(path.clone()), confined: Some(confined.into()), ..ConfigSource::default() };
         write(&format!("include = [\"../more/*.toml\"]\n{OPEN}"));
@@ -501,5 +527,18 @@ mod tests {
         write(&format!("include = [\"../out/*.toml\"]\n{OPEN}"));
         let error = source.read().expect_err("outside").to_string();
         assert!(error.contains("out is outside of what server.sandbox"), "{error}");
+
+        // The config itself is a link that leads elsewhere now; what was included lies in another folder of its name.
+        fs::rename(&path, real.join("out/relay.toml")).expect("moved");
+        symlink("../out/relay.toml", &path).expect("linked");
+        let error = source.read().expect_err("outside").to_string();
+        assert!(error.contains("out is outside of what server.sandbox"), "{error}");
+        fs::remove_file(&path).expect("removed");
+        write(&format!("include = [\"../more/*.toml\"]\n{OPEN}"));
+        assert!(source.read().is_ok());
+        fs::rename(real.join("more"), real.join("before")).expect("moved");
+        fs::create_dir(real.join("more")).expect("made");
+        let error = source.read().expect_err("replaced").to_string();
+        assert!(error.contains("more, which was replaced since the start, is outside of what"), "{error}");
     }
 }
