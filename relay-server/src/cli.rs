@@ -16,7 +16,6 @@ mod inspect;
 mod provider;
 mod remote;
 mod serve;
-mod span_fields;
 mod token;
 mod vectors;
 
@@ -39,12 +38,12 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use self::span_fields::PlainFields;
 use crate::{
     agents::token::AgentToken,
     app,
     config::{Config, ConfigSource, Dev, EditError, Flags, dev_banner, shown_json},
     limits::{self, SetLimits},
+    log::{JsonLines, TextLines},
     sandbox::{self, Sandbox},
     store::StoreError,
 };
@@ -342,18 +341,21 @@ fn start_log(format: LogFormat) -> WorkerGuard {
     let (writer, guard) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(io::stderr());
     let colours = matches!(format, LogFormat::Text) && io::IsTerminal::is_terminal(&io::stderr());
-    let log = tracing_subscriber::fmt().with_writer(move || LogLines::new(writer.clone(), colours)).with_ansi(colours);
-    // One level for all is judged once for each place in the code, more than that at each turn of each span.
+    let log = tracing_subscriber::fmt().with_writer(move || LogLines::new(writer.clone(), colours));
+    // Where there are no colours, `LogLines` leaves no sequence of a terminal in a field.
+    let log = log.with_ansi(colours).with_ansi_sanitization(colours);
+    // Who asks for a filter gets the peers' noise, too.
     let filter = || EnvFilter::try_from_env("RELAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let _ = match (format, level) {
         (LogFormat::Text, Ok(level)) => {
-            log.fmt_fields(PlainFields).with_max_level(level).finish().with(without_peers_noise(level)).try_init()
+            log.event_format(TextLines).with_max_level(level).finish().with(without_peers_noise(level)).try_init()
         }
         (LogFormat::Json, Ok(level)) => {
-            log.json().with_max_level(level).finish().with(without_peers_noise(level)).try_init()
+            let log = log.json().event_format(JsonLines);
+            log.with_max_level(level).finish().with(without_peers_noise(level)).try_init()
         }
-        (LogFormat::Text, Err(_)) => log.fmt_fields(PlainFields).with_env_filter(filter()).finish().try_init(),
-        (LogFormat::Json, Err(_)) => log.json().with_env_filter(filter()).finish().try_init(),
+        (LogFormat::Text, Err(_)) => log.event_format(TextLines).with_env_filter(filter()).finish().try_init(),
+        (LogFormat::Json, Err(_)) => log.json().event_format(JsonLines).with_env_filter(filter()).finish().try_init(),
     };
     guard
 }

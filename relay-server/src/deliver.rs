@@ -21,7 +21,6 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::task::TaskTracker;
-use tracing::Span;
 
 use self::{
     answer::switches_to,
@@ -39,6 +38,7 @@ use crate::{
     failure::{Failure, HandlerFault},
     hops::{Hop, Way},
     journal::{AnswerTap, BodyTap, Draft, Journal},
+    log,
     memory::Memory,
     message::{brought_trace, live_head},
     store::Outcome,
@@ -370,7 +370,7 @@ async fn reserved(
     let (name, kind) = (endpoint.name.as_str(), webhook.event().kind.as_deref());
     let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
     let place = context.registry.reserve_or_wait(name, kind, Circuits::Ignored, patience).await?;
-    Span::current().record("agent", &*place.agent().name);
+    log::agent_is(&place.agent().name);
     let admitted = context.admission.take(endpoint, Instant::now())?;
     Ok((place, admitted))
 }

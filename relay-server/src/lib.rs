@@ -14,6 +14,7 @@ mod clock;
 mod failure;
 #[allow(missing_docs, reason = "public for the benchmarks alone")]
 pub mod hops;
+mod log;
 mod memory;
 mod spool;
 mod tally;

@@ -13,7 +13,6 @@ use tokio::{
     sync::oneshot,
     time::sleep,
 };
-use tracing::{Instrument as _, Span, field};
 
 use super::{
     attach_policy::AttachPolicy,
@@ -26,6 +25,7 @@ use super::{
 use crate::{
     audit::{self, Actor, Audit, Deed},
     endpoint::EndpointName,
+    log::{self, LogScope},
     store::{AuditClass, Sight, Store, StoreError},
     throttle::Throttle,
 };
@@ -70,12 +70,14 @@ impl SessionHost {
             Ok(greeting) => greeting,
             Err(close) => return tracing::debug!(reason = close.reason, "an agent left before its hello"),
         };
-        let agent = greeting.hello.name.as_str();
-        let span = tracing::info_span!("session", agent, token = %shown.token.name, epoch = field::Empty);
-        let greeted = Box::pin(self.greeted(greeting, shown, client)).instrument(span.clone()).await;
-        if let Some(begun) = greeted {
-            self.run(begun).instrument(span).await;
-        }
+        let scope = LogScope::session(greeting.hello.name.as_str().into(), Arc::clone(&shown.token.name));
+        let greeted = Box::pin(self.greeted(greeting, shown, client));
+        let served = async {
+            if let Some(begun) = greeted.await {
+                self.run(begun).await;
+            }
+        };
+        scope.around(served).await;
     }
 
     async fn greeted<S: AsyncRead + AsyncWrite + Unpin>(
@@ -104,7 +106,7 @@ impl SessionHost {
         };
         let Welcomed { attached, answers, contested, finishing, replaced, policy } = welcomed;
         self.note_answers(&actor, &identity.name, &offered, &answers, replaced);
-        Span::current().record("epoch", attached.epoch());
+        log::epoch_is(attached.epoch());
         attached.describe(&greeting.hello.software, client);
         let welcome = welcome(attached.epoch(), offered, &answers, &policy, &shown);
         if answers.iter().all(Result::is_err) {

@@ -16,13 +16,14 @@ use relay_tunnel::{Arrival, Arrivals, Request as Asked};
 use serde_json::json;
 use tokio::{net::TcpStream, time::timeout};
 use tracing::subscriber::NoSubscriber;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::*;
 use crate::{
     agents::token::AgentToken,
     config::{Dev, Flags, PublicListener},
     ingress::PublicSocket,
+    log::JsonLines,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -124,11 +125,11 @@ async fn two_relays_serve_in_one_process_and_stop_each_for_itself() {
 }
 
 #[tokio::test]
-async fn the_spans_of_requests_and_attempts_name_event_endpoint_and_agent() {
+async fn lines_of_requests_and_attempts_name_event_endpoint_and_agent() {
     let mut log = tempfile::tempfile().expect("a file");
-    let lines = Arc::new(log.try_clone().expect("the same file"));
-    let lines = tracing_subscriber::fmt().json().with_span_events(FmtSpan::CLOSE).with_writer(lines);
-    let _entered = tracing::subscriber::set_default(lines.finish());
+    let lines_file = Arc::new(log.try_clone().expect("the same file"));
+    let lines = tracing_subscriber::fmt().json().event_format(JsonLines).with_max_level(LevelFilter::TRACE);
+    let _entered = tracing::subscriber::set_default(lines.with_writer(lines_file).finish());
     // With one subscriber in the process, a line that a test beside this one reaches first would be switched off for all.
     let _another = tracing::Dispatch::new(NoSubscriber::new());
     let (mut app, token) = built().await;
@@ -141,13 +142,17 @@ async fn the_spans_of_requests_and_attempts_name_event_endpoint_and_agent() {
     relay.drain().await;
     let mut text = String::new();
     log.rewind().and_then(|()| log.read_to_string(&mut text)).expect("a log");
-    let spans: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let of = |name: &str| {
-        let span = spans.iter().rev().map(|line| &line["span"]).find(|span| span["name"] == name);
-        span.unwrap_or_else(|| panic!("no {name} in {text}"))
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let spans_of = |message: &str| {
+        let line = lines.iter().rev().find(|line| line["fields"]["message"] == message);
+        &line.unwrap_or_else(|| panic!("no {message:?} in {text}"))["spans"]
     };
-    for name in ["request", "attempt"] {
-        assert_eq!((&of(name)["event_id"], &of(name)["endpoint"]), (&json!(id), &json!("dev")));
-    }
-    assert_eq!((&of("attempt")["attempt"], &of("attempt")["agent"]), (&json!(1), &json!("agent")));
+    let request = json!({ "name": "request", "event_id": id, "endpoint": "dev" });
+    let connection = json!({ "name": "connection", "peer": "127.0.0.1" });
+    assert_eq!(*spans_of("a request is answered"), json!([connection, request]));
+    let attempt = json!({ "name": "attempt", "event_id": id, "endpoint": "dev", "attempt": 1, "agent": "agent" });
+    assert_eq!(*spans_of("an attempt has ended"), json!([attempt]));
+    let session = &spans_of("an agent attached")[0];
+    assert_eq!((&session["name"], &session["agent"]), (&json!("session"), &json!("agent")));
+    assert!(session["token"].is_string() && session["epoch"].is_u64(), "{session}");
 }

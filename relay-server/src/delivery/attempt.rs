@@ -9,7 +9,6 @@ use bytes::Bytes;
 use relay_proto::{OutcomeState, RequestHead};
 use relay_tunnel::Broken;
 use tokio::time::{Instant, timeout_at};
-use tracing::{Instrument as _, Span};
 
 use super::{
     Delivery, SenderReply,
@@ -29,6 +28,7 @@ use crate::{
     deliver::{Bodies, BodySource, Call, Undelivered, answer_head, deliver},
     endpoint::{DeliveryPolicy, Endpoint},
     hops::{Hop, Way, Whose},
+    log::LogScope,
     memory::Memory,
     message::{Known, request_head},
     retry::Judgement,
@@ -109,9 +109,8 @@ impl Event {
     }
 
     /// What the log says of an attempt at it.
-    pub(super) fn span(&self, agent: Option<&str>) -> Span {
-        let (event_id, endpoint, attempt) = (self.id, &self.endpoint.name, self.lease.attempt);
-        tracing::info_span!("attempt", %event_id, %endpoint, attempt, agent)
+    fn scope(&self, agent: Option<&Arc<str>>) -> LogScope {
+        LogScope::attempt(self.id, self.endpoint.name.clone(), self.lease.attempt, agent.cloned())
     }
 
     pub(super) fn request(
@@ -180,8 +179,8 @@ async fn run_at(
 ) {
     match reserved {
         Ok(reserved) => {
-            let span = event.span(Some(&*reserved.agent.agent().name));
-            attempt(delivery, event, reserved, note, waiting).instrument(span).await;
+            let scope = event.scope(Some(&reserved.agent.agent().name));
+            scope.around(attempt(delivery, event, reserved, note, waiting)).await;
         }
         Err(rest) => {
             let mut note = note;
@@ -192,7 +191,7 @@ async fn run_at(
             delivery.arrivals.put(event.id, note.way); // Its next attempt is the first on record.
             let ruling = Ruling::of(Then::Release(rest_until(note.started_at, rest)));
             let settled = delivery.settle_attempt(&event, note, Err(Outcome::NotCalled), ruling);
-            settled.instrument(event.span(None)).await;
+            event.scope(None).around(settled).await;
         }
     }
 }
@@ -239,6 +238,7 @@ async fn attempt(
     }
     let is_lost = matches!(end, Err(Outcome::Lost));
     delivery.settle_attempt(&event, note, end, ruling).await;
+    tracing::trace!("an attempt has ended");
     // Until it is settled, what is told again of it is not news.
     if is_lost {
         expected.lost();

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tracing::{Instrument as _, Span, field};
 
 use super::{Delivery, attempt::Event};
 use crate::{
     agents::outcomes::LateOutcome,
+    log::{self, LogScope},
     store::{Attempt, Lease, Outcome, Sight, State},
     throttle::Throttle,
     webhook::EventId,
@@ -20,8 +20,8 @@ static NOT_READ: Throttle = Throttle::new();
 pub(crate) async fn settle_late_outcomes(delivery: Arc<Delivery>, mut late_outcomes: mpsc::Receiver<LateOutcome>) {
     while let Some(late) = late_outcomes.recv().await {
         let id = EventId::from_bytes(late.outcome.event_id);
-        let span = tracing::info_span!("late_outcome", event_id = %id, endpoint = field::Empty, attempt = late.outcome.attempt);
-        settle(&delivery, id, late.outcome).instrument(span).await;
+        let scope = LogScope::late_outcome(id, late.outcome.attempt);
+        scope.around(settle(&delivery, id, late.outcome)).await;
     }
 }
 
@@ -39,7 +39,7 @@ async fn settle(delivery: &Delivery, id: EventId, outcome: relay_proto::Outcome)
         }
     };
     let (name, tries) = (record.summary.endpoint.clone(), record.summary.tries);
-    Span::current().record("endpoint", name.as_str());
+    log::endpoint_is(&name);
     let runs = record.summary.state == State::Running && record.summary.fence == outcome.fence;
     let own = |attempt: &&Attempt| attempt.fence == outcome.fence;
     let open = match record.attempts.iter().find(own) {

@@ -19,7 +19,6 @@ use tokio::{
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{Instrument as _, Span, field};
 
 use super::{
     head::{Watch, Watched},
@@ -36,6 +35,7 @@ use crate::{
     address,
     client_certificate::ClientCertificate,
     config::{Config, Listen, ProxyProtocol, PublicListener, Timeouts},
+    log::{self, LogScope},
     memory::MemoryBudget,
     routes::{Peer, SharedRoutes},
     throttle::Throttle,
@@ -183,13 +183,10 @@ impl Ingress {
             };
             let Some(accepted) = accepted else { continue };
             let (this, settings, own) = (Arc::clone(&self), Arc::clone(&settings), Arc::clone(&own));
-            let span = tracing::info_span!("connection", peer = field::Empty);
-            if settings.proxy_protocol == ProxyProtocol::Off {
-                span.record("peer", field::display(accepted.peer));
-            }
+            let scope = LogScope::connection((settings.proxy_protocol == ProxyProtocol::Off).then_some(accepted.peer));
             let input = Arc::<Input>::default();
             self.slots.run(Arc::clone(&input), |runs| {
-                let run = Box::pin(this.run(accepted, settings, own, (input, runs))).instrument(span);
+                let run = scope.around(Box::pin(this.run(accepted, settings, own, (input, runs))));
                 self.open.tasks.spawn(run).abort_handle()
             });
         }
@@ -241,7 +238,7 @@ impl Ingress {
                 }
                 None => is_unnamed = true,
             }
-            Span::current().record("peer", field::display(peer));
+            log::peer_is(peer);
             let Some(counted) = self.counted(place, peer) else { return };
             place = counted;
         }

@@ -8,7 +8,6 @@ use hyper::{body::Body as _, upgrade::OnUpgrade};
 use relay_proto::{CONNECT_PATH, UpgradeProtocol, may_upgrade};
 use relay_schemes::{Refusal, Reply as ChallengeReply};
 use tokio::time::timeout_at;
-use tracing::{Instrument as _, field};
 
 use super::{
     client::{self, Untrusted},
@@ -33,6 +32,7 @@ use crate::{
     failure::{AgentFault, Failure, HandlerFault, RelayFault, SenderFault},
     hops::{Hop, Way, Whose},
     journal::{Journal, LiveAnswer, NewsRecord},
+    log::LogScope,
     memory::{LIVE_BYTES, Memory},
     metrics::{AnswerClass, Meter},
     quota::{DayIsFull, TokenMeter},
@@ -229,16 +229,17 @@ impl Requests {
             Asked::Webhook(Addressed { routes, endpoint, meter, owner, received, payload }) => {
                 let (event_id, started) = (received.event_id, received.started);
                 let observed = self.observe(&endpoint, &received);
-                let span = tracing::info_span!("request", %event_id, endpoint = %endpoint.name, agent = field::Empty);
+                let scope = LogScope::request(event_id, endpoint.name.clone());
                 let answered = async {
                     let outcome = self.webhook(&routes, &endpoint, owner.as_deref(), received, payload).await;
                     let class = counted(&outcome);
                     meter.answered(class, started.elapsed(), endpoint.deadline);
                     let mut response = answer_to(outcome, &endpoint, event_id);
                     self.note(observed.as_ref(), &endpoint, class, &mut response);
+                    tracing::trace!("a request is answered");
                     response
                 };
-                answered.instrument(span).await
+                scope.around(answered).await
             }
         }
     }

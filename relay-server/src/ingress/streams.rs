@@ -14,7 +14,8 @@ use std::{
 
 use hyper::rt::Executor;
 use tokio::time::{Sleep, sleep};
-use tracing::Instrument as _;
+
+use crate::log::LogScope;
 
 tokio::task_local! {
     static ASKED: Cell<Asked>;
@@ -50,7 +51,7 @@ where
 {
     fn execute(&self, stream: F) {
         let stream = ASKED.scope(Cell::new(Asked::Nothing), run(stream, self.patience));
-        drop(tokio::spawn(stream.in_current_span()));
+        drop(tokio::spawn(LogScope::current().around(stream)));
     }
 }
 

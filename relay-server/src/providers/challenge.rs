@@ -8,12 +8,12 @@
 use std::sync::Arc;
 
 use relay_schemes::{Reply, Secret};
-use tracing::Instrument as _;
 
 use super::{Handshake, Providers, learnt::LearnError};
 use crate::{
     endpoint::Endpoint,
     failure::{Failure, RelayFault, SenderFault},
+    log::LogScope,
     throttle::Throttle,
     webhook::Received,
 };
@@ -55,7 +55,7 @@ impl Providers {
         if let Some(url) = may_call {
             // As many at a time as the outbound side takes; each ends after its own patience.
             let confirm = confirm(Arc::clone(self), endpoint.name.as_str().to_owned(), url);
-            tokio::spawn(confirm.in_current_span());
+            tokio::spawn(LogScope::current().around(confirm));
         }
         Ok(())
     }

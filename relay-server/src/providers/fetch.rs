@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use http::StatusCode;
 use relay_schemes::Refusal;
 use tokio::time::Instant;
-use tracing::Instrument as _;
 
 use super::Providers;
 use crate::{
     endpoint::Endpoint,
     failure::RelayFault,
+    log::LogScope,
     outbound::OutboundError,
     throttle::Throttle,
     verify::{Fetch, FetchEnd, Fetched, Need},
@@ -45,7 +45,7 @@ impl Providers {
             Need::Fetch(fetch) => {
                 let waiting = fetch.waiting();
                 let fetched = fetch_and_keep(Arc::clone(self), Arc::clone(endpoint), fetch);
-                drop(tokio::spawn(fetched.in_current_span()));
+                drop(tokio::spawn(LogScope::current().around(fetched)));
                 waiting
             }
         };

@@ -13,10 +13,9 @@ use relay_schemes::{
     explain::{Candidates, Finding},
 };
 use tokio::{sync::Semaphore, time::Instant};
-use tracing::Span;
 
 use super::log::Entry;
-use crate::{endpoint::Endpoint, routes::Routes};
+use crate::{endpoint::Endpoint, log::LogScope, routes::Routes};
 
 /// Between two explanations for one endpoint that nobody asked for.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -66,9 +65,8 @@ impl Explainer {
         if !self.is_due(endpoint.name.as_str(), Instant::now()) {
             return;
         }
-        let (routes, endpoint, span) = (Arc::clone(routes), Arc::clone(endpoint), Span::current());
-        drop(tokio::task::spawn_blocking(move || {
-            let _entered = span.enter();
+        let (routes, endpoint, scope) = (Arc::clone(routes), Arc::clone(endpoint), LogScope::current());
+        let explain = move || {
             let found = find(&routes, &endpoint, &entry, body.as_deref().unwrap_or(&entry.body));
             let said: Vec<String> = found.iter().map(ToString::to_string).collect();
             let codes: Vec<&str> = found.iter().map(Finding::code).collect();
@@ -80,7 +78,8 @@ impl Explainer {
                 "a request was refused"
             );
             drop(slot);
-        }));
+        };
+        drop(tokio::task::spawn_blocking(move || scope.within(explain)));
     }
 
     /// What a kept request is explained by; `None` if another explanation is under way.
