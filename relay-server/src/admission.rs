@@ -47,10 +47,11 @@ pub(crate) struct Admitted {
 
 impl Admission {
     /// How many exchanges may begin now, at most `most`, and at least one.
-    pub(crate) fn room(&self, endpoint: &Endpoint, most: usize, now: Instant) -> Result<usize, Full> {
+    pub(crate) fn room(&self, endpoint: &Endpoint, most: usize) -> Result<usize, Full> {
         if endpoint.rate.is_none() && endpoint.concurrency.is_none() {
             return Ok(most);
         }
+        let now = Instant::now();
         let mut meters = self.meters.lock();
         let meter = meter(&mut meters, endpoint, now);
         let most = most.min(meter.free(endpoint)?);
@@ -60,10 +61,11 @@ impl Admission {
     }
 
     /// The right to begin one; to be kept until it is over.
-    pub(crate) fn take(self: &Arc<Self>, endpoint: &Endpoint, now: Instant) -> Result<Option<Admitted>, Full> {
+    pub(crate) fn take(self: &Arc<Self>, endpoint: &Endpoint) -> Result<Option<Admitted>, Full> {
         if endpoint.rate.is_none() && endpoint.concurrency.is_none() {
             return Ok(None);
         }
+        let now = Instant::now();
         let mut meters = self.meters.lock();
         let meter = meter(&mut meters, endpoint, now);
         meter.free(endpoint)?;
@@ -125,39 +127,36 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn exchanges_at_a_time_are_counted_until_they_are_over_and_who_waits_hears_of_it() {
         let (admission, endpoint) = (Arc::new(Admission::default()), endpoint(None, Some(2)));
-        let now = Instant::now();
-        assert_eq!(admission.room(&endpoint, 64, now), Ok(2));
-        let (one, two) = (admission.take(&endpoint, now), admission.take(&endpoint, now));
+        assert_eq!(admission.room(&endpoint, 64), Ok(2));
+        let (one, two) = (admission.take(&endpoint), admission.take(&endpoint));
         assert!(one.is_ok() && two.is_ok());
-        assert_eq!(admission.room(&endpoint, 64, now), Err(Full { wait: None }));
-        assert_eq!(admission.take(&endpoint, now).err(), Some(Full { wait: None }));
+        assert_eq!(admission.room(&endpoint, 64), Err(Full { wait: None }));
+        assert_eq!(admission.take(&endpoint).err(), Some(Full { wait: None }));
         drop(one);
         admission.freed().await;
-        assert_eq!(admission.room(&endpoint, 64, now), Ok(1));
+        assert_eq!(admission.room(&endpoint, 64), Ok(1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reload_keeps_what_was_counted_unless_the_rate_is_another() {
         let admission = Arc::new(Admission::default());
-        let now = Instant::now();
-        let taken = admission.take(&endpoint(Some("1/min"), Some(5)), now);
+        let taken = admission.take(&endpoint(Some("1/min"), Some(5)));
         assert!(taken.is_ok());
         let minute = Err(Full { wait: Some(Duration::from_secs(60)) });
-        assert_eq!(admission.room(&endpoint(Some("1/min"), Some(5)), 64, now), minute);
-        assert_eq!(admission.room(&endpoint(Some("1/min"), None), 64, now), minute);
-        assert_eq!(admission.room(&endpoint(Some("30/s"), Some(5)), 64, now), Ok(4));
-        assert_eq!(admission.room(&endpoint(None, None), 64, now), Ok(64));
+        assert_eq!(admission.room(&endpoint(Some("1/min"), Some(5)), 64), minute);
+        assert_eq!(admission.room(&endpoint(Some("1/min"), None), 64), minute);
+        assert_eq!(admission.room(&endpoint(Some("30/s"), Some(5)), 64), Ok(4));
+        assert_eq!(admission.room(&endpoint(None, None), 64), Ok(64));
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_finds_all_places_taken_uses_up_none_of_the_rate() {
         let (admission, endpoint) = (Arc::new(Admission::default()), endpoint(Some("2/min, burst 2"), Some(1)));
-        let now = Instant::now();
-        let taken = admission.take(&endpoint, now);
+        let taken = admission.take(&endpoint);
         for _ in 0..5 {
-            assert_eq!(admission.take(&endpoint, now).err(), Some(Full { wait: None }));
+            assert_eq!(admission.take(&endpoint).err(), Some(Full { wait: None }));
         }
         drop(taken);
-        assert!(admission.take(&endpoint, now).is_ok());
+        assert!(admission.take(&endpoint).is_ok());
     }
 }

@@ -32,12 +32,19 @@ impl Default for Clock {
 impl Clock {
     /// The time, never before one that was told.
     pub(crate) fn now(&self) -> Timestamp {
-        // The machine's clock is read first: a pause between the two must not put this clock ahead.
-        self.follow(wall())
+        self.read().0
     }
 
-    fn follow(&self, wall: Timestamp) -> Timestamp {
-        let gone_by = i64::try_from(self.0.started.elapsed().as_nanos()).unwrap_or(i64::MAX);
+    /// The time, and the moment at which it was read.
+    pub(crate) fn read(&self) -> (Timestamp, Instant) {
+        // The machine's clock is read first: a pause between the two must not put this clock ahead.
+        let wall = wall();
+        let now = Instant::now();
+        (self.follow(wall, now), now)
+    }
+
+    fn follow(&self, wall: Timestamp, now: Instant) -> Timestamp {
+        let gone_by = i64::try_from(now.duration_since(self.0.started).as_nanos()).unwrap_or(i64::MAX);
         let wall = i64::try_from(wall.as_nanosecond()).unwrap_or(i64::MAX);
         let ahead = wall.saturating_sub(gone_by);
         let ahead = self.0.ahead_ns.fetch_max(ahead, Ordering::AcqRel).max(ahead);
@@ -60,11 +67,11 @@ mod tests {
     async fn it_follows_the_machine_forwards_and_goes_on_when_that_is_set_back() {
         let clock = Clock::default();
         let at = |second| Timestamp::from_second(second).expect("in range");
-        assert_eq!(clock.follow(at(1000)), at(1000));
-        assert_eq!(clock.clone().follow(at(5000)), at(5000), "set forwards, or awake again");
+        assert_eq!(clock.follow(at(1000), Instant::now()), at(1000));
+        assert_eq!(clock.clone().follow(at(5000), Instant::now()), at(5000), "set forwards, or awake again");
         tokio::time::advance(Duration::from_secs(7)).await;
-        assert_eq!(clock.follow(at(60)), at(5007), "set back");
-        assert_eq!(clock.follow(at(5007)), at(5007), "and caught up");
-        assert_eq!(clock.follow(at(6000)), at(6000));
+        assert_eq!(clock.follow(at(60), Instant::now()), at(5007), "set back");
+        assert_eq!(clock.follow(at(5007), Instant::now()), at(5007), "and caught up");
+        assert_eq!(clock.follow(at(6000), Instant::now()), at(6000));
     }
 }

@@ -309,22 +309,22 @@ impl TracedLive {
 }
 
 impl LiveNotes {
-    fn pass(&mut self, hop: Hop) {
+    fn pass(&mut self, hop: Hop, now: Instant) {
         if let Some(draft) = &mut self.draft {
-            draft.way.pass(hop);
+            draft.way.pass(hop, now);
         }
         if let Some(traced) = &mut self.traced {
-            traced.way.pass(hop);
+            traced.way.pass(hop, now);
         }
     }
 
-    fn opened(&mut self, agent: &Arc<str>) {
+    fn opened(&mut self, agent: &Arc<str>, now: Instant) {
         if let Some(draft) = &mut self.draft {
-            draft.opened(agent);
+            draft.opened(agent, now);
         }
         if let Some(traced) = &mut self.traced {
             traced.agent = Some(Arc::clone(agent));
-            traced.way.pass(Hop::Opened);
+            traced.way.pass(Hop::Opened, now);
         }
     }
 }
@@ -338,8 +338,10 @@ pub(crate) async fn deliver_live(
     notes: &mut LiveNotes,
 ) -> Result<HandlerAnswer, Failure> {
     let deadline = webhook.started() + endpoint.deadline;
-    notes.pass(Hop::Attempt);
-    let (place, mut admitted) = match reserved(&webhook, endpoint, &context, deadline).await {
+    let now = Instant::now();
+    notes.pass(Hop::Attempt, now);
+    let patience = (now + endpoint.wait_for_agent).min(deadline);
+    let (place, mut admitted) = match reserved(&webhook, endpoint, &context, patience).await {
         Ok(reserved) => reserved,
         Err(failure) => {
             if let Some(draft) = &mut notes.draft {
@@ -350,10 +352,10 @@ pub(crate) async fn deliver_live(
             return Err(failure);
         }
     };
-    notes.opened(&place.agent().name);
+    notes.opened(&place.agent().name, Instant::now());
     let call = open_live(*webhook, endpoint, &context, place, (&mut admitted, &mut notes.draft));
     let answered = deliver(call, deadline, Reader).await;
-    notes.pass(if answered.is_ok() { Hop::AnswerHead } else { Hop::Ended });
+    notes.pass(if answered.is_ok() { Hop::AnswerHead } else { Hop::Ended }, Instant::now());
     let mut answer = answered?;
     answer.admitted = answer.admitted.or(admitted);
     Ok(answer)
@@ -364,14 +366,13 @@ async fn reserved(
     webhook: &Webhook,
     endpoint: &Endpoint,
     context: &LiveContext<'_>,
-    deadline: Instant,
+    patience: Instant,
 ) -> Result<(Reservation, Option<Admitted>), Failure> {
-    context.admission.room(endpoint, 1, Instant::now())?;
+    context.admission.room(endpoint, 1)?;
     let (name, kind) = (endpoint.name.as_str(), webhook.event().kind.as_deref());
-    let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
     let place = context.registry.reserve_or_wait(name, kind, Circuits::Ignored, patience).await?;
     log::agent_is(&place.agent().name);
-    let admitted = context.admission.take(endpoint, Instant::now())?;
+    let admitted = context.admission.take(endpoint)?;
     Ok((place, admitted))
 }
 

@@ -41,7 +41,7 @@ use parking_lot::Mutex;
 use relay_proto::ResponseHead;
 use tokio::{
     sync::{Notify, Semaphore, mpsc, watch},
-    time::{Instant, timeout},
+    time::timeout,
 };
 use tokio_util::task::TaskTracker;
 
@@ -325,7 +325,7 @@ impl Delivery {
             return Err(None);
         }
         let free = self.registry.free(endpoint.name.as_str(), room)?;
-        self.admission.room(endpoint, free, Instant::now()).map_err(|full| full.wait)
+        self.admission.room(endpoint, free).map_err(|full| full.wait)
     }
 
     fn window<T>(&self, endpoint: &EndpointName, look: impl FnOnce(&mut Window) -> T) -> T {

@@ -191,13 +191,13 @@ impl Way {
         Self { from: began, hops: Hops::default() }
     }
 
-    /// It is here now.
-    pub fn pass(&mut self, hop: Hop) {
-        self.hops.note(hop, self.from.elapsed());
+    /// It is here at this moment.
+    pub fn pass(&mut self, hop: Hop, now: Instant) {
+        self.hops.note(hop, now.duration_since(self.from));
     }
 
-    pub fn answered(&mut self, whose: Whose, status: Option<u16>) {
-        self.hops.note_answer(whose, status, self.from.elapsed());
+    pub fn answered(&mut self, whose: Whose, status: Option<u16>, now: Instant) {
+        self.hops.note_answer(whose, status, now.duration_since(self.from));
     }
 }
 
@@ -241,7 +241,7 @@ mod tests {
     async fn a_way_notes_when_it_passes() {
         let mut way = Way::from(Instant::now());
         tokio::time::advance(Duration::from_micros(250)).await;
-        way.pass(Hop::Verified);
+        way.pass(Hop::Verified, Instant::now());
         assert_eq!(way.hops.at_us(Hop::Verified), Some(250));
         assert_eq!(way.hops.at_us(Hop::Stored), None);
     }

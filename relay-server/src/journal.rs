@@ -158,8 +158,12 @@ impl Journal {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    fn seconds(&self, now: Instant) -> u32 {
+        u32::try_from(now.duration_since(self.began).as_secs()).unwrap_or(u32::MAX)
+    }
+
     fn now_s(&self) -> u32 {
-        u32::try_from(self.began.elapsed().as_secs()).unwrap_or(u32::MAX)
+        self.seconds(Instant::now())
     }
 
     fn taps(&self) -> Taps {
@@ -207,7 +211,7 @@ impl Journal {
         if self.is_watched()
             && let Some(record) = record()
         {
-            self.push(record);
+            self.push(record, Instant::now());
         }
     }
 
@@ -216,25 +220,26 @@ impl Journal {
         (endpoint.capture.level != CaptureLevel::Off).then(|| Draft::new(webhook))
     }
 
-    /// Keeps a live exchange whose answer is decided. A handler's answer is watched to its end.
+    /// Keeps a live exchange whose answer is decided now. A handler's answer is watched to its end.
     pub(crate) fn live(
         self: &Arc<Self>,
         draft: Draft,
         endpoint: &Arc<Endpoint>,
         answer: LiveAnswer,
+        now: Instant,
     ) -> Option<AnswerTap> {
         let is_handlers = matches!(answer, LiveAnswer::Handler { .. });
         let entry = Arc::new(draft.finish(endpoint, answer)?);
-        let number = self.push(NewsRecord::Live(Arc::clone(&entry)));
+        let number = self.push(NewsRecord::Live(Arc::clone(&entry)), now);
         if is_handlers {
             return Some(AnswerTap::new(Arc::clone(self), entry, number));
         }
-        self.pack(number, &entry);
+        self.pack(number, &entry, now);
         None
     }
 
-    fn push(&self, record: NewsRecord) -> u64 {
-        let (id, bytes, now_s) = (record.id(), record.bytes(), self.now_s());
+    fn push(&self, record: NewsRecord, now: Instant) -> u64 {
+        let (id, bytes, now_s) = (record.id(), record.bytes(), self.seconds(now));
         let mut ring = self.ring.lock();
         let number = ring.push(id, record, bytes, now_s);
         self.give_way(ring, now_s);
@@ -242,23 +247,23 @@ impl Journal {
     }
 
     /// Nothing of an exchange is to come.
-    fn pack(&self, number: u64, entry: &LiveEntry) {
+    fn pack(&self, number: u64, entry: &LiveEntry, now: Instant) {
         let mut ring = self.ring.lock();
         ring.pack(number, entry);
-        self.give_way(ring, self.now_s());
+        self.give_way(ring, self.seconds(now));
     }
 
-    /// An answer has ended.
-    fn ended(&self, entry: &Arc<LiveEntry>, number: u64) {
-        self.pack(number, entry);
+    /// An answer has ended at this moment.
+    fn ended(&self, entry: &Arc<LiveEntry>, number: u64, now: Instant) {
+        self.pack(number, entry, now);
         let is_news = entry.tail.get().is_some_and(|tail| {
             let head =
                 Duration::from_micros(entry.way.hops.at_us(crate::hops::Hop::Answered).unwrap_or_default().into());
             !tail.is_whole || tail.at.duration_since(entry.way.from).saturating_sub(head) > SOON
         });
         if is_news && self.is_watched() {
-            let number = self.push(NewsRecord::Live(Arc::clone(entry)));
-            self.pack(number, entry);
+            let number = self.push(NewsRecord::Live(Arc::clone(entry)), now);
+            self.pack(number, entry, now);
         }
     }
 

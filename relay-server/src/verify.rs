@@ -436,8 +436,8 @@ impl Webhook {
         &self.received
     }
 
-    pub(crate) fn pass(&mut self, hop: Hop) {
-        self.received.way.pass(hop);
+    pub(crate) fn pass(&mut self, hop: Hop, now: Instant) {
+        self.received.way.pass(hop, now);
     }
 
     pub(crate) fn started(&self) -> Instant {

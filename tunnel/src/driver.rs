@@ -48,6 +48,8 @@ pub struct Driver<S> {
     origin: Instant,
     timer: Pin<Box<Sleep>>,
     read_bytes: u64,
+    /// When the last of them came.
+    read_at: relay_proto::Instant,
     read_bytes_at_message: u64,
     control_messages: u32,
     hello: Option<Hello>,
@@ -81,6 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             origin,
             timer: Box::pin(sleep_until(origin)),
             read_bytes: 0,
+            read_at: relay_proto::Instant::from_micros(0),
             read_bytes_at_message: 0,
             control_messages: 0,
             hello: None,

@@ -138,7 +138,7 @@ impl Event {
     pub(super) fn acknowledged(&mut self) {
         let ack = self.policy().ack.status.as_u16();
         if let Some(way) = &mut self.way {
-            way.answered(Whose::Ack, Some(ack));
+            way.answered(Whose::Ack, Some(ack), Instant::now());
         }
     }
 
@@ -212,7 +212,7 @@ async fn attempt(
     let until = Instant::now() + event.policy().attempt_timeout;
     let agent = place.agent().clone();
     note.agent = Some(agent.name.to_string());
-    note.way.pass(Hop::Opened);
+    note.way.pass(Hop::Opened, Instant::now());
     note.resigned = afresh.is_some();
     let mut expected = delivery.outcomes.expect(*event.id.as_bytes(), event.lease.fence, agent);
     let aim = Aim { target: place.target().clone(), is_probe: place.is_probe };
@@ -229,7 +229,7 @@ async fn attempt(
         note.way.hops.note(Hop::AnswerHead, head_at - note.way.from);
     }
     note.handler_us = recorder.handler_us;
-    note.way.pass(Hop::Ended);
+    note.way.pass(Hop::Ended, Instant::now());
     drop(admitted); // The handler is done: a sender that hears of it may send the next one.
     let (judgement, ruling) = Ruling::on(&end, recorder, delivery.clock.now());
     aim.record(delivery, &event, &end, judgement);
@@ -268,7 +268,7 @@ fn reserved(
         ChooseError::Busy => REST,
         ChooseError::Limited { wait } => wait.min(UNWANTED_REST),
     })?;
-    match delivery.admission.take(&event.endpoint, Instant::now()) {
+    match delivery.admission.take(&event.endpoint) {
         Ok(admitted) => Ok(Reserved { agent, admitted, call }),
         Err(_) => {
             if agent.is_probe {

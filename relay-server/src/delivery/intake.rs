@@ -154,8 +154,7 @@ impl Delivery {
         if !policy.assured {
             return CallPlace::at_once(self, endpoint, size).map(AtOnce::Unawaited);
         }
-        let is_free = self.admission.room(endpoint, 1, Instant::now()).is_ok()
-            && !self.registry.held_back(endpoint.name.as_str());
+        let is_free = self.admission.room(endpoint, 1).is_ok() && !self.registry.held_back(endpoint.name.as_str());
         is_free.then_some(AtOnce::Awaited)
     }
 
@@ -191,7 +190,7 @@ impl Delivery {
             self.running.lock().remove(&event_id);
         }
         if let Some(way) = &mut event.way {
-            way.pass(Hop::Stored);
+            way.pass(Hop::Stored, Instant::now());
         }
         if let Ok(Verdict::Duplicate { of, .. }) = &verdict {
             self.repeats.count(*of);

@@ -5,8 +5,6 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use tokio::time::Instant;
-
 use super::{Delivery, window::Window};
 use crate::{
     endpoint::{Endpoint, EndpointName},
@@ -41,7 +39,7 @@ impl CallPlace {
         let mut place = Self::new(delivery, name, false);
         place.is_coming = true;
         let free = delivery.registry.free(name.as_str(), coming).ok()?;
-        let free = delivery.admission.room(endpoint, free, Instant::now()).ok()?;
+        let free = delivery.admission.room(endpoint, free).ok()?;
         (free >= coming).then_some(place)
     }
 

@@ -1,7 +1,7 @@
 //! Attempts that meet a store which is away or slow, under paused time.
 
 use relay_proto::HeaderBlock;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{
     attempt::Event,

@@ -90,6 +90,9 @@ struct Pieces<B> {
 
 impl<B: Body<Data = Bytes> + Unpin> Pieces<B> {
     async fn next(&mut self) -> Result<Option<Bytes>, SenderFault> {
+        if self.body.is_end_stream() {
+            return Ok(None);
+        }
         // Frames without a byte are no progress.
         let patience = (Instant::now() + self.patience.idle).min(self.patience.until);
         loop {

@@ -78,9 +78,10 @@ impl Prover {
             payload if !(endpoint.verify.covers_body() || kept) => payload,
             Payload::Streaming(body) => match self.collect(endpoint, &received, holder, body, &mut memory).await {
                 Ok(body) => {
-                    received.way.pass(Hop::Body);
+                    let now = Instant::now();
+                    received.way.pass(Hop::Body, now);
                     if !kept {
-                        received.started = Instant::now(); // Before its last byte there is nothing to answer.
+                        received.started = now; // Before its last byte there is nothing to answer.
                     }
                     body
                 }
@@ -89,10 +90,11 @@ impl Prover {
             Payload::Whole(_) | Payload::Long(..) | Payload::Upgrade(_) => Payload::Whole(Bytes::new()),
         };
         // A body that outlasted its deadline is not refused for want of the time to ask for a key.
-        let key_by = (received.started + endpoint.deadline).max(Instant::now() + KEY_PATIENCE.min(endpoint.deadline));
+        let key_by =
+            |started: Instant| (started + endpoint.deadline).max(Instant::now() + KEY_PATIENCE.min(endpoint.deadline));
         // What asks a provider for something is rare and large: in boxes.
         if endpoint.verify.may_ask() {
-            match Box::pin(self.challenge(endpoint, &received, &payload, key_by)).await {
+            match Box::pin(self.challenge(endpoint, &received, &payload, key_by(received.started))).await {
                 Ok(None) => {}
                 Ok(Some(reply)) => return Ok(Proven::Answered(reply, received.event_id)),
                 Err(failure) => return turned_away(*received, &payload, failure),
@@ -107,10 +109,13 @@ impl Prover {
         };
         let webhook = match proven {
             Ok(webhook) => webhook,
-            Err(unproven) => Box::pin(self.verify_again(endpoint, *unproven, key_by)).await?,
+            Err(unproven) => {
+                let key_by = key_by(unproven.received.started);
+                Box::pin(self.verify_again(endpoint, *unproven, key_by)).await?
+            }
         };
         let mut webhook = Box::new(webhook);
-        webhook.pass(Hop::Verified);
+        webhook.pass(Hop::Verified, Instant::now());
         Ok(Proven::Webhook(webhook, memory))
     }
 

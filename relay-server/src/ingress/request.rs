@@ -7,7 +7,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header, request:
 use hyper::{body::Body as _, upgrade::OnUpgrade};
 use relay_proto::{CONNECT_PATH, UpgradeProtocol, may_upgrade};
 use relay_schemes::{Refusal, Reply as ChallengeReply};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     client::{self, Untrusted},
@@ -175,11 +175,11 @@ impl Requests {
                     head.extensions.remove::<OnUpgrade>().filter(|_| wants_upgrade(&head, &body, &endpoint.upgrades));
                 let payload = upgrade.map_or(Payload::Streaming(body), Payload::Upgrade);
                 let client = client::address(peer.address, &head.headers, |address| routes.trusts(address));
-                let (at, url) = (self.delivery.clock.now(), routes.seen_url(&endpoint, peer, &head, &host));
+                let ((at, now), url) = (self.delivery.clock.read(), routes.seen_url(&endpoint, peer, &head, &host));
                 let front = routes.front(&endpoint, peer, &host);
                 let (started, secure, peer) = (seen.started, peer.secure, peer.address);
                 let mut way = Way::from(started);
-                way.pass(Hop::Received);
+                way.pass(Hop::Received, now);
                 let address = connection.address.clone();
                 let received = Received {
                     event_id,
@@ -409,8 +409,9 @@ impl Requests {
                     (Whose::Relay, LiveAnswer::Failed { code, status })
                 }
             };
-            draft.way.answered(whose, Some(answer.status()));
-            let tap = self.journal.live(draft, endpoint, answer);
+            let now = Instant::now();
+            draft.way.answered(whose, Some(answer.status()), now);
+            let tap = self.journal.live(draft, endpoint, answer, now);
             if let Ok(answer) = &mut outcome {
                 answer.tap = tap;
             }

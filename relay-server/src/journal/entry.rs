@@ -172,9 +172,9 @@ impl Draft {
         }
     }
 
-    pub(crate) fn opened(&mut self, agent: &Arc<str>) {
+    pub(crate) fn opened(&mut self, agent: &Arc<str>, now: Instant) {
         self.agent = Some(Arc::clone(agent));
-        self.way.pass(Hop::Opened);
+        self.way.pass(Hop::Opened, now);
     }
 
     /// What is sent, and a tap where it is still coming.
@@ -306,9 +306,10 @@ impl Drop for AnswerTap {
         if let SentBody::Coming(tap) = &self.entry.request {
             tap.close();
         }
-        let tail = Tail { at: Instant::now(), body, size: self.size, is_whole: self.is_whole };
+        let now = Instant::now();
+        let tail = Tail { at: now, body, size: self.size, is_whole: self.is_whole };
         if self.entry.tail.set(tail).is_ok() {
-            self.journal.ended(&self.entry, self.number);
+            self.journal.ended(&self.entry, self.number, now);
         }
     }
 }

@@ -58,6 +58,10 @@ fn draft(sender_id: Option<&str>, body: SentBody) -> Draft {
     Draft::sample(event, block(&[("content-type", "text/plain"), ("cookie", "hunter2")]), body)
 }
 
+fn failed() -> LiveAnswer {
+    LiveAnswer::Failed { code: "no_agent", status: 503 }
+}
+
 /// All that an entry says of itself, as the API tells it.
 fn told(entry: &LiveEntry) -> (String, Bytes, Bytes) {
     (serde_json::to_string(&detail(entry, 1)).expect("it is JSON"), entry.body(), entry.answer_body())
@@ -71,9 +75,9 @@ async fn a_live_exchange_that_has_ended_says_what_it_said_and_holds_nothing_of_i
     let headers = block(&[("content-type", "text/html"), ("set-cookie", "a=1")]);
     let mut answered = draft(Some("delivery-1"), body());
     tokio::time::advance(Duration::from_micros(1500)).await;
-    answered.way.answered(Whose::Handler, Some(201));
+    answered.way.answered(Whose::Handler, Some(201), Instant::now());
     let answer = LiveAnswer::Handler { status: 201, headers };
-    let mut tap = journal.live(answered, &endpoint, answer).expect("it is watched to its end");
+    let mut tap = journal.live(answered, &endpoint, answer, Instant::now()).expect("it is watched to its end");
     tap.data(&Bytes::from_static(b"<p>thanks"));
     let entry = journal.find("delivery-1", &Sight::All).expect("it is there while it runs");
     tokio::time::advance(Duration::from_micros(700)).await;
@@ -88,8 +92,8 @@ async fn a_live_exchange_that_has_ended_says_what_it_said_and_holds_nothing_of_i
     drop(entry);
     assert!(buffer.is_unique(), "its body was copied");
 
-    let failed = draft(None, SentBody::None);
-    assert!(journal.live(failed, &endpoint, LiveAnswer::Failed { code: "no_agent", status: 503 }).is_none());
+    let sent = draft(None, SentBody::None);
+    assert!(journal.live(sent, &endpoint, failed(), Instant::now()).is_none());
     let rows = journal.rows(&Sight::All, None, false);
     let [(_, newest), (_, oldest)] = rows[..] else { panic!("{rows:?}") };
     let (newest, oldest) = (journal.entry(newest).expect("a row"), journal.entry(oldest).expect("a row"));
@@ -104,7 +108,7 @@ fn live_exchanges_take_no_more_than_the_budget_and_the_newest_stay() {
     let (journal, endpoint) = (Journal::build(1 << 20), Arc::new(Endpoint::sample()));
     for size in (0..3000).map(|nth| nth * 37 % 60_000) {
         let body = SentBody::There(vec![7; size].into(), size as u64);
-        journal.live(draft(None, body), &endpoint, LiveAnswer::Failed { code: "no_agent", status: 503 });
+        journal.live(draft(None, body), &endpoint, failed(), Instant::now());
         let held = journal.ring.lock().bytes();
         assert!(held <= 1 << 20, "{held}");
     }

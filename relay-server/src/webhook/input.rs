@@ -42,7 +42,7 @@ struct State {
     open: usize,
     /// Those of them that outlast the end of input.
     holding: usize,
-    /// When a request began or ended last; at first when the connection began.
+    /// When a request ended last; at first when the connection began.
     last: Instant,
     requests: u64,
     /// Who reads the connection, while the end is held back.
@@ -72,7 +72,6 @@ impl Input {
         state.open += 1;
         state.holding += 1;
         state.requests += 1;
-        state.last = Instant::now();
         OpenRequest { input: Arc::clone(self), id: state.requests, holds: true }
     }
 

@@ -37,8 +37,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Poll::Ready(Some(Ok(Message::Binary(bytes)))) => {
                     self.read_bytes_at_message = self.read_bytes;
                     self.control_messages = 0;
-                    let now = self.now();
-                    self.session.handle_bytes(now, bytes);
+                    self.session.handle_bytes(self.read_at, bytes);
                     // At once: what one message can mean is bounded, what many can is not.
                     self.deliver();
                     if self.ended.is_some() {
@@ -76,8 +75,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let read_bytes = self.socket.get_ref().read_bytes();
         if read_bytes > self.read_bytes {
             self.read_bytes = read_bytes;
-            let now = self.now();
-            self.session.handle_activity(now);
+            self.read_at = self.now();
+            self.session.handle_activity(self.read_at);
             if read_bytes - self.read_bytes_at_message > FRAGMENT_BUDGET_BYTES {
                 self.refuse(WsCode::Policy, "too many fragments");
             }

@@ -101,17 +101,18 @@ impl Registry {
         if candidates.is_empty() {
             return Err(if others { ChooseError::Unwanted } else { ChooseError::NoAgent });
         }
-        let (now, today) = (Instant::now(), self.clock.now());
+        // The clock is for circuits alone.
+        let (now, respected) = (Instant::now(), (circuits == Circuits::Respected).then(|| self.clock.now()));
         let first = turn % candidates.len();
         candidates.rotate_left(first);
         // A target that is to be probed comes first, or others would keep it from ever coming back.
-        let probes = |load: &Load| circuits == Circuits::Respected && load.target.gate(today) == Gate::Probe;
+        let probes = |load: &Load| respected.is_some_and(|today| load.target.gate(today) == Gate::Probe);
         candidates.sort_by_key(|Candidate { load, .. }| {
             (!probes(load), load.in_flight.load(Ordering::Relaxed) - load.capacity)
         });
         let (mut failure, mut held_back) = (ChooseError::NoAgent, None);
         for Candidate { agent, handle, load } in candidates {
-            if let Err(wait) = load.room(circuits, now, today) {
+            if let Err(wait) = load.room(respected, now) {
                 held_back = Some(shorter(held_back, wait.unwrap_or(UNKNOWN_WAIT)));
                 continue;
             }
@@ -120,7 +121,7 @@ impl Registry {
                 continue;
             };
             match handle.reserve() {
-                Ok(slot) => match load.take(circuits, now, today) {
+                Ok(slot) => match load.take(respected, now) {
                     Ok(is_probe) => return Ok(Reservation { slot, agent, counted, is_probe }),
                     Err(wait) => held_back = Some(shorter(held_back, wait)),
                 },
@@ -172,7 +173,7 @@ impl Registry {
         let (now, today) = (Instant::now(), self.clock.now());
         let (mut free, mut wait) = (0, None);
         for load in agents {
-            match load.room(Circuits::Respected, now, today) {
+            match load.room(Some(today), now) {
                 Ok(room) => {
                     let capacity = load.capacity - load.in_flight.load(Ordering::Relaxed);
                     free += capacity.clamp(0, i64::from(room));
@@ -191,8 +192,7 @@ impl Registry {
     pub(crate) fn held_back(&self, endpoint: &str) -> bool {
         let agents = self.roused(endpoint);
         let (now, today) = (Instant::now(), self.clock.now());
-        !agents.is_empty()
-            && agents.iter().all(|load| load.is_full() || load.room(Circuits::Respected, now, today).is_err())
+        !agents.is_empty() && agents.iter().all(|load| load.is_full() || load.room(Some(today), now).is_err())
     }
 
     /// When one of an endpoint's agents is tried again, where all of their handlers failed so often that they are left

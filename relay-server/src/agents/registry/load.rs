@@ -14,10 +14,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{
-    super::targets::Target,
-    choose::{Circuits, UNKNOWN_WAIT},
-};
+use super::{super::targets::Target, choose::UNKNOWN_WAIT};
 use crate::{rate_limiter::RateLimiter, retry::Gate};
 
 /// Exchanges in flight for one endpoint on one session, how many its agent takes at a time and how often, and how its
@@ -36,10 +33,10 @@ impl Load {
         self.in_flight.load(Ordering::Relaxed) >= self.capacity
     }
 
-    /// How many exchanges its rate and its circuit allow now, at least one.
-    pub(super) fn room(&self, circuits: Circuits, now: Instant, today: Timestamp) -> Result<u32, Option<Duration>> {
-        let gate = if circuits == Circuits::Respected { self.target.gate(today) } else { Gate::Pass };
-        if let Gate::Wait(until) = gate {
+    /// How many exchanges its rate and its circuit allow now, at least one. Circuits are respected as they are at a time.
+    pub(super) fn room(&self, respected: Option<Timestamp>, now: Instant) -> Result<u32, Option<Duration>> {
+        let gate = respected.map_or(Gate::Pass, |today| self.target.gate(today));
+        if let (Gate::Wait(until), Some(today)) = (gate, respected) {
             // Once its time is over it waits for the end of a probe, and nobody knows when that is.
             return Err(Duration::try_from(until.duration_since(today)).ok().filter(|wait| !wait.is_zero()));
         }
@@ -48,11 +45,11 @@ impl Load {
     }
 
     /// Takes one of them; whether it is a probe.
-    pub(super) fn take(&self, circuits: Circuits, now: Instant, today: Timestamp) -> Result<bool, Duration> {
+    pub(super) fn take(&self, respected: Option<Timestamp>, now: Instant) -> Result<bool, Duration> {
         if let Some(limiter) = &self.limiter {
             limiter.take(now)?;
         }
-        match if circuits == Circuits::Respected { self.target.ask(today) } else { Gate::Pass } {
+        match respected.map_or(Gate::Pass, |today| self.target.ask(today)) {
             Gate::Pass => Ok(false),
             Gate::Probe => Ok(true),
             Gate::Wait(_) => Err(UNKNOWN_WAIT), // Another one was quicker.
