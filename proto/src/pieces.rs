@@ -100,6 +100,16 @@ impl Pieces {
         }
     }
 
+    /// All of them, where they are one as it came, or none.
+    pub fn only(&self) -> Option<Bytes> {
+        match (self.front.front(), &self.tail) {
+            (None, Tail::None) => Some(Bytes::new()),
+            (None, Tail::One(bytes)) => Some(bytes.clone()),
+            (Some(bytes), Tail::None) if self.front.len() == 1 => Some(bytes.clone()),
+            _ => None,
+        }
+    }
+
     pub const fn len(&self) -> usize {
         self.len
     }
@@ -147,6 +157,23 @@ mod tests {
         assert_eq!((same, pieces.len()), (1, 0), "the large one was not copied");
         assert!(seen[..100_000].iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8));
         assert!(seen.ends_with(b"\x07end"));
+    }
+
+    #[test]
+    fn one_piece_alone_can_be_looked_at() {
+        let (short, long) = (Bytes::from_static(b"ab"), Bytes::from(vec![7; LARGE_BYTES]));
+        let of = |parts: &[&Bytes]| {
+            let mut pieces = Pieces::default();
+            parts.iter().for_each(|part| pieces.push((*part).clone()));
+            pieces.only()
+        };
+        assert_eq!(
+            (of(&[]), of(&[&short]), of(&[&long])),
+            (Some(Bytes::new()), Some(short.clone()), Some(long.clone()))
+        );
+        for parts in [[&short, &short], [&short, &long], [&long, &short], [&long, &long]] {
+            assert_eq!(of(&parts), None);
+        }
     }
 
     #[test]

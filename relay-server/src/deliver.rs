@@ -13,6 +13,7 @@ mod upgrade;
 
 use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{StatusCode, response::Parts};
 use relay_proto::{HeaderBlock, RequestHead, ResetCode, ResponseHead, limits::MAX_CHUNK_BYTES};
 use relay_tunnel::{Broken, Exchange, Receiver, ResponseFuture};
@@ -79,6 +80,11 @@ impl HandlerAnswer {
             admitted: None,
             tap: None,
         })
+    }
+
+    /// Its body, where both the request and the answer have come to their ends, and it is one short piece.
+    pub(crate) fn whole_body(&self) -> Option<Bytes> {
+        self.body.as_ref().filter(|_| self.upload.is_none())?.whole()
     }
 }
 

@@ -26,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
@@ -220,21 +221,30 @@ impl Journal {
         (endpoint.capture.level != CaptureLevel::Off).then(|| Draft::new(webhook))
     }
 
-    /// Keeps a live exchange whose answer is decided now. A handler's answer is watched to its end.
+    /// Keeps a live exchange whose answer is decided now. A handler's answer is watched to its end, unless its body is
+    /// there already.
     pub(crate) fn live(
         self: &Arc<Self>,
         draft: Draft,
         endpoint: &Arc<Endpoint>,
         answer: LiveAnswer,
+        there: Option<&Bytes>,
         now: Instant,
     ) -> Option<AnswerTap> {
-        let is_handlers = matches!(answer, LiveAnswer::Handler { .. });
-        let entry = Arc::new(draft.finish(endpoint, answer)?);
-        let number = self.push(NewsRecord::Live(Arc::clone(&entry)), now);
-        if is_handlers {
+        let is_coming = matches!(answer, LiveAnswer::Handler { .. }) && there.is_none();
+        let entry = draft.finish(endpoint, answer)?;
+        if is_coming {
+            let entry = Arc::new(entry);
+            let number = self.push(NewsRecord::Live(Arc::clone(&entry)), now);
             return Some(AnswerTap::new(Arc::clone(self), entry, number));
         }
-        self.pack(number, &entry, now);
+        if let Some(body) = there {
+            entry.end(body, body.len() as u64, true, now);
+        }
+        let now_s = self.seconds(now);
+        let mut ring = self.ring.lock();
+        ring.push_packed(&entry, now_s);
+        self.give_way(ring, now_s);
         None
     }
 

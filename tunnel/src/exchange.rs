@@ -188,6 +188,14 @@ pub struct Receiver {
 }
 
 impl Receiver {
+    /// The body, where it is short, came in one piece and waits to be read, and no trailers follow it.
+    #[must_use]
+    pub fn whole(&self) -> Option<Bytes> {
+        let state = self.stream.lock();
+        let is_whole = state.is_read && state.end.as_ref().is_some_and(HeaderBlock::is_empty);
+        if is_whole { state.body.only() } else { None }
+    }
+
     /// Breaks the exchange off: what comes cannot be taken.
     pub fn reset(self, code: ResetCode) {
         if !self.ended {

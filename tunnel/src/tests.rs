@@ -126,6 +126,23 @@ async fn a_request_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_short_answer_that_is_there_can_be_looked_at_before_it_is_read() {
+    let mut tunnel = tunnel().await;
+    for trailers in [HeaderBlock::new(), [("x-sum", "1")].into_iter().collect()] {
+        let expected = trailers.is_empty().then(|| Bytes::from_static(b"pong"));
+        let exchange = tunnel.relay.open(head()).expect("opens");
+        exchange.request.finish(HeaderBlock::new());
+        let mut answer = tunnel.request().await.responder.respond(ok());
+        answer.send("pong".into()).await.expect("takes it");
+        answer.finish(trailers);
+        let (_, body) = exchange.response.head().await.expect("answers");
+        assert_eq!(body.whole(), expected);
+        assert_eq!(collect(body).await, Ok("pong".into()));
+        tunnel.quiet().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn large_bodies_pass_both_ways_at_the_readers_pace() {
     let mut tunnel = tunnel().await;
     let body: Bytes = (0..5_000_000_u32).map(|n| (n % 253) as u8).collect::<Vec<_>>().into();

@@ -411,7 +411,8 @@ impl Requests {
             };
             let now = Instant::now();
             draft.way.answered(whose, Some(answer.status()), now);
-            let tap = self.journal.live(draft, endpoint, answer, now);
+            let there = outcome.as_ref().ok().and_then(HandlerAnswer::whole_body);
+            let tap = self.journal.live(draft, endpoint, answer, there.as_ref(), now);
             if let Ok(answer) = &mut outcome {
                 answer.tap = tap;
             }

@@ -239,6 +239,19 @@ impl LiveEntry {
         self.answer.status()
     }
 
+    /// Its answer has ended, after so many bytes, of which these are the first; false if it had ended before.
+    pub(super) fn end(&self, kept: &Bytes, size: u64, is_whole: bool, now: Instant) -> bool {
+        let has_all = is_whole && kept.len() as u64 == size;
+        let body = match self.endpoint.capture.level {
+            CaptureLevel::Bodies => self.endpoint.capture.blinds.body(&self.endpoint.verify, kept, has_all),
+            _ => Bytes::new(),
+        };
+        if let SentBody::Coming(tap) = &self.request {
+            tap.close();
+        }
+        self.tail.set(Tail { at: now, body, size, is_whole }).is_ok()
+    }
+
     /// The beginning of the request's body, as it is shown.
     pub(crate) fn body(&self) -> Bytes {
         let kept = self.request.kept();
@@ -299,16 +312,8 @@ impl AnswerTap {
 
 impl Drop for AnswerTap {
     fn drop(&mut self) {
-        let kept = self.held.give_up();
-        let endpoint = &self.entry.endpoint;
-        let has_all = self.is_whole && kept.len() as u64 == self.size;
-        let body = endpoint.capture.blinds.body(&endpoint.verify, &kept, has_all);
-        if let SentBody::Coming(tap) = &self.entry.request {
-            tap.close();
-        }
-        let now = Instant::now();
-        let tail = Tail { at: now, body, size: self.size, is_whole: self.is_whole };
-        if self.entry.tail.set(tail).is_ok() {
+        let (kept, now) = (self.held.give_up(), Instant::now());
+        if self.entry.end(&kept, self.size, self.is_whole, now) {
             self.journal.ended(&self.entry, self.number, now);
         }
     }

@@ -106,6 +106,13 @@ impl Ring {
         number
     }
 
+    /// Keeps a live exchange that has ended.
+    pub(super) fn push_packed(&mut self, entry: &LiveEntry, now_s: u32) {
+        self.loose_bytes += SLOT_BYTES;
+        let held = Held::Packed(Packed::write(&mut self.pages, entry, self.began));
+        self.slots.push_back(Slot { id: entry.id, at_s: now_s, bytes: 0, held });
+    }
+
     /// A live exchange has ended: what its record shares with others is let go of, if that is still there.
     pub(super) fn pack(&mut self, number: u64, entry: &LiveEntry) {
         let place = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());

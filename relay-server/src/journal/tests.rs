@@ -77,7 +77,7 @@ async fn a_live_exchange_that_has_ended_says_what_it_said_and_holds_nothing_of_i
     tokio::time::advance(Duration::from_micros(1500)).await;
     answered.way.answered(Whose::Handler, Some(201), Instant::now());
     let answer = LiveAnswer::Handler { status: 201, headers };
-    let mut tap = journal.live(answered, &endpoint, answer, Instant::now()).expect("it is watched to its end");
+    let mut tap = journal.live(answered, &endpoint, answer, None, Instant::now()).expect("it is watched to its end");
     tap.data(&Bytes::from_static(b"<p>thanks"));
     let entry = journal.find("delivery-1", &Sight::All).expect("it is there while it runs");
     tokio::time::advance(Duration::from_micros(700)).await;
@@ -93,7 +93,7 @@ async fn a_live_exchange_that_has_ended_says_what_it_said_and_holds_nothing_of_i
     assert!(buffer.is_unique(), "its body was copied");
 
     let sent = draft(None, SentBody::None);
-    assert!(journal.live(sent, &endpoint, failed(), Instant::now()).is_none());
+    assert!(journal.live(sent, &endpoint, failed(), None, Instant::now()).is_none());
     let rows = journal.rows(&Sight::All, None, false);
     let [(_, newest), (_, oldest)] = rows[..] else { panic!("{rows:?}") };
     let (newest, oldest) = (journal.entry(newest).expect("a row"), journal.entry(oldest).expect("a row"));
@@ -103,12 +103,27 @@ async fn a_live_exchange_that_has_ended_says_what_it_said_and_holds_nothing_of_i
     assert_eq!(journal.read(journal.first(), 10).records.len(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_there_whole_is_kept_at_once_and_watched_no_further() {
+    let (journal, endpoint) = (Journal::build(1 << 20), Arc::new(Endpoint::sample()));
+    let answer = LiveAnswer::Handler { status: 200, headers: block(&[("set-cookie", "a=1")]) };
+    let there = Bytes::from_static(b"thanks");
+    let sent = draft(Some("delivery-1"), SentBody::None);
+    assert!(journal.live(sent, &endpoint, answer, Some(&there), Instant::now()).is_none());
+    let entry = journal.find("delivery-1", &Sight::All).expect("it is there");
+    let tail = entry.tail.get().expect("it has ended");
+    assert_eq!((&tail.body, tail.size, tail.is_whole), (&there, 6, true));
+    let LiveAnswer::Handler { headers, .. } = &entry.answer else { panic!("a handler answered") };
+    assert!(headers.all("set-cookie").eq([&b"[masked]"[..]]));
+    assert_eq!(journal.read(journal.first(), 10).records.len(), 1);
+}
+
 #[test]
 fn live_exchanges_take_no_more_than_the_budget_and_the_newest_stay() {
     let (journal, endpoint) = (Journal::build(1 << 20), Arc::new(Endpoint::sample()));
     for size in (0..3000).map(|nth| nth * 37 % 60_000) {
         let body = SentBody::There(vec![7; size].into(), size as u64);
-        journal.live(draft(None, body), &endpoint, failed(), Instant::now());
+        journal.live(draft(None, body), &endpoint, failed(), None, Instant::now());
         let held = journal.ring.lock().bytes();
         assert!(held <= 1 << 20, "{held}");
     }
