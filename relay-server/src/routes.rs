@@ -354,13 +354,14 @@ pub(crate) fn host_of<B>(request: &Request<B>) -> Result<String, SenderFault> {
 }
 
 fn parse_host(text: &[u8]) -> Result<String, SenderFault> {
-    // Most hosts are a name as it is looked up.
-    let is_plain = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
-    if let (Some(last), Ok(text)) = (text.last(), std::str::from_utf8(text))
+    // Most hosts are a name as it is looked up, mostly without a port.
+    let is_plain = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    let (plain, port) = text.split_at(text.iter().position(|byte| !is_plain(byte)).unwrap_or(text.len()));
+    if let (Some(last), Ok(plain)) = (plain.last(), std::str::from_utf8(plain))
         && *last != b'.'
-        && text.bytes().all(is_plain)
+        && (port.is_empty() || is_port(port))
     {
-        return Ok(text.to_owned());
+        return Ok(plain.to_owned());
     }
     let name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
     if !text.iter().all(name) {
@@ -369,10 +370,16 @@ fn parse_host(text: &[u8]) -> Result<String, SenderFault> {
     let authority = Authority::try_from(text).map_err(|_| SenderFault::BadHost)?;
     let host = authority.host();
     let port = &authority.as_str()[host.len()..];
-    let lawful_port =
-        port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.is_empty() || port.parse::<u16>().is_ok());
     let host = host.strip_suffix('.').unwrap_or(host);
-    if host.is_empty() || !lawful_port { Err(SenderFault::BadHost) } else { Ok(host.to_ascii_lowercase()) }
+    let is_lawful = !host.is_empty() && (port.is_empty() || is_port(port.as_bytes()));
+    if is_lawful { Ok(host.to_ascii_lowercase()) } else { Err(SenderFault::BadHost) }
+}
+
+/// Whether this is a colon, and a port or nothing behind it.
+fn is_port(text: &[u8]) -> bool {
+    let digits = text.strip_prefix(b":").filter(|digits| digits.iter().all(u8::is_ascii_digit));
+    let port = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+    port.is_some_and(|port| port.is_empty() || port.parse::<u16>().is_ok())
 }
 
 #[cfg(test)]
@@ -408,11 +415,23 @@ mod tests {
     #[test]
     fn a_request_names_one_host() {
         assert_eq!(host(&["Hook.Test:8080"]), Ok("hook.test".into()));
+        assert_eq!(host(&["hook.test:8080"]), Ok("hook.test".into()));
+        assert_eq!(host(&["hook.test:"]), Ok("hook.test".into()));
         assert_eq!(host(&["hook.test."]), Ok("hook.test".into()));
         assert_eq!(host(&["[::1]:80"]), Ok("[::1]".into()));
-        for wrong in
-            ["", "user@hook.test", "hook.test/x", "hook.test:99999", "hook.test:x", "a,b", "a b", "hook%2etest", "[::1"]
-        {
+        for wrong in [
+            "",
+            ":80",
+            "hook.test:+80",
+            "user@hook.test",
+            "hook.test/x",
+            "hook.test:99999",
+            "hook.test:x",
+            "a,b",
+            "a b",
+            "hook%2etest",
+            "[::1",
+        ] {
             assert_eq!(host(&[wrong]), Err(SenderFault::BadHost), "{wrong}");
         }
         assert_eq!(host(&[]), Err(SenderFault::BadHost));

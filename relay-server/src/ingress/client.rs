@@ -24,7 +24,7 @@ pub(crate) struct Untrusted(Mutex<Vec<IpAddr>>);
 impl Untrusted {
     /// Names such a peer in the log, once: all that comes through it counts as one sender's.
     pub(super) fn note(&self, peer: IpAddr, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) {
-        if !headers.contains_key(&known::FORWARDED_FOR) || !address::is_local(peer) || trusts(peer) {
+        if !address::is_local(peer) || !headers.contains_key(&known::FORWARDED_FOR) || trusts(peer) {
             return;
         }
         let mut named = self.0.lock();
@@ -41,6 +41,9 @@ impl Untrusted {
 
 /// The client's address. What cannot be read as an address ends the search at the last proxy that can.
 pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
+    if !trusts(peer) {
+        return peer;
+    }
     let mut client = peer;
     let lines = headers.get_all(&known::FORWARDED_FOR).iter().rev();
     let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')).take(MAX_HOPS);

@@ -238,12 +238,17 @@ fn look(bytes: &[u8]) -> Option<Looked> {
     let mut parsed = httparse::Request::new(&mut []);
     let read = parsed.parse_with_uninit_headers(bytes, &mut lines);
     let (Ok(httparse::Status::Complete(end)), Some(target)) = (read, parsed.path) else { return None };
-    let lines = |name: &'static str| parsed.headers.iter().filter(move |line| line.name.eq_ignore_ascii_case(name));
-    let (chunked, mut lengths) = (lines("transfer-encoding").next().is_some(), lines("content-length"));
-    let (length, again) = (lengths.next(), lengths.next());
-    let counted = length.and_then(|length| std::str::from_utf8(length.value).ok()?.parse().ok());
+    let (mut chunked, mut length, mut again) = (false, None, false);
+    for line in &*parsed.headers {
+        match line.name.len() {
+            14 if line.name.eq_ignore_ascii_case("content-length") => again |= length.replace(line.value).is_some(),
+            17 if line.name.eq_ignore_ascii_case("transfer-encoding") => chunked = true,
+            _ => {}
+        }
+    }
+    let counted = length.and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
     // hyper drops fragments, and makes one of lengths that agree.
-    let settled_in_silence = (chunked && length.is_some()) || again.is_some() || target.contains('#');
+    let settled_in_silence = (chunked && length.is_some()) || again || target.contains('#');
     Some(Looked {
         doubtful: settled_in_silence || has_bare_line_feed(&bytes[..end]),
         target_len: target.starts_with('/').then_some(target.len()),

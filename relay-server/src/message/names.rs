@@ -66,7 +66,7 @@ pub(crate) fn feigns_framing(name: &str) -> bool {
 /// A name, in lower case as it stands in a header map, with `-` for what is no letter or digit; and whether that
 /// changed anything.
 fn dashed<'a>(name: &'a str, buffer: &'a mut [u8; LONGEST]) -> (&'a str, bool) {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let is_plain = |byte: u8| PLAIN[usize::from(byte)];
     if name.bytes().all(is_plain) {
         return (name, false);
     }
@@ -76,6 +76,16 @@ fn dashed<'a>(name: &'a str, buffer: &'a mut [u8; LONGEST]) -> (&'a str, bool) {
     }
     (std::str::from_utf8(&buffer[..len]).unwrap_or(name), true)
 }
+
+/// Letters, digits and `-`.
+static PLAIN: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0);
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric() || byte as u8 == b'-';
+        byte += 1;
+    }
+    table
+};
 
 fn is_the_relays(name: &str) -> bool {
     name.starts_with("relay-") || name.starts_with("x-relay-") || name == "proxy"
