@@ -67,10 +67,11 @@ pub(crate) struct HandlerAnswer {
 }
 
 impl HandlerAnswer {
-    fn new(head: ResponseHead, body: Receiver) -> Result<Self, Undelivered> {
+    /// In a box: it is handed on many times, and large.
+    fn new(head: ResponseHead, body: Receiver) -> Result<Box<Self>, Undelivered> {
         let parts = answer_head(&head).map_err(|_| NO_ANSWER)?;
         let ResponseHead { headers, handler_us, .. } = head;
-        Ok(Self {
+        Ok(Box::new(Self {
             head: parts,
             handler_us,
             headers,
@@ -79,7 +80,7 @@ impl HandlerAnswer {
             memory: None,
             admitted: None,
             tap: None,
-        })
+        }))
     }
 
     /// Its body, where both the request and the answer have come to their ends, and it is one short piece.
@@ -143,16 +144,16 @@ impl From<Broken> for Undelivered {
 pub(crate) trait Audience {
     type Taken;
 
-    fn take(self, answer: HandlerAnswer) -> impl Future<Output = Result<Self::Taken, Undelivered>> + Send;
+    fn take(self, answer: Box<HandlerAnswer>) -> impl Future<Output = Result<Self::Taken, Undelivered>> + Send;
 }
 
 /// A sender that reads the answer itself, as it comes.
 struct Reader;
 
 impl Audience for Reader {
-    type Taken = HandlerAnswer;
+    type Taken = Box<HandlerAnswer>;
 
-    async fn take(self, answer: HandlerAnswer) -> Result<HandlerAnswer, Undelivered> {
+    async fn take(self, answer: Box<HandlerAnswer>) -> Result<Box<HandlerAnswer>, Undelivered> {
         Ok(answer)
     }
 }
@@ -206,7 +207,7 @@ pub(crate) async fn deliver<A: Audience>(call: Call, deadline: Instant, audience
     timeout_at(deadline, exchange).await.unwrap_or(Err(Undelivered::Deadline))
 }
 
-async fn answer(call: Call) -> Result<HandlerAnswer, Undelivered> {
+async fn answer(call: Call) -> Result<Box<HandlerAnswer>, Undelivered> {
     match call {
         Call::Sent(response) => {
             let (head, body) = response.head().await?;
@@ -221,7 +222,7 @@ async fn answer(call: Call) -> Result<HandlerAnswer, Undelivered> {
 }
 
 /// The answer to who asked to switch protocols.
-async fn switched(exchange: Exchange, upgrade: Box<Upgrade>) -> Result<HandlerAnswer, Undelivered> {
+async fn switched(exchange: Exchange, upgrade: Box<Upgrade>) -> Result<Box<HandlerAnswer>, Undelivered> {
     let Exchange { request, response } = exchange;
     let (head, body) = response.head().await?;
     let mut answer = HandlerAnswer::new(head, body)?;
@@ -238,7 +239,7 @@ async fn switched(exchange: Exchange, upgrade: Box<Upgrade>) -> Result<HandlerAn
 }
 
 /// The answer to a request whose body is sent as it comes.
-async fn streamed(exchange: Exchange, source: BodySource, copies: Copies) -> Result<HandlerAnswer, Undelivered> {
+async fn streamed(exchange: Exchange, source: BodySource, copies: Copies) -> Result<Box<HandlerAnswer>, Undelivered> {
     let Exchange { request, response } = exchange;
     let is_watched = copies.mirror.is_some();
     let mut upload: Pin<Box<_>> = Box::pin(source.upload(request, copies));
@@ -342,7 +343,7 @@ pub(crate) async fn deliver_live(
     endpoint: &Endpoint,
     context: LiveContext<'_>,
     notes: &mut LiveNotes,
-) -> Result<HandlerAnswer, Failure> {
+) -> Result<Box<HandlerAnswer>, Failure> {
     let deadline = webhook.started() + endpoint.deadline;
     let now = Instant::now();
     notes.pass(Hop::Attempt, now);

@@ -179,10 +179,10 @@ impl<'a> Recorder<'a> {
 impl Audience for &mut Recorder<'_> {
     type Taken = store::Answer;
 
-    async fn take(self, answer: HandlerAnswer) -> Result<store::Answer, Undelivered> {
+    async fn take(self, answer: Box<HandlerAnswer>) -> Result<store::Answer, Undelivered> {
         self.head_at = Some(Instant::now());
         self.handler_us = answer.handler_us;
-        let HandlerAnswer { head, headers, body, upload: _goes_on, .. } = answer;
+        let HandlerAnswer { head, headers, body, upload: _goes_on, .. } = *answer;
         let (mut kept, mut trailers, mut stream) = (BytesMut::new(), HeaderMap::new(), None);
         let (mut is_long, mut len) = (false, 0_u64);
         let Some(mut body) = body else { return Err(BROKEN) };

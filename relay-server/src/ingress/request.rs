@@ -96,7 +96,7 @@ pub(crate) const API_BASE: &str = "/_relay/v1";
 
 enum Outcome {
     /// With a handler's answer; repeats of this webhook wait for its end.
-    Answer(HandlerAnswer, Option<FirstRequest>),
+    Answer(Box<HandlerAnswer>, Option<FirstRequest>),
     /// It is kept, and this is what its sender gets.
     Kept(TakenIn, Ack),
     /// It was a repeat of an event that had been answered with this status.
@@ -362,7 +362,7 @@ impl Requests {
         routes: &Routes,
         endpoint: &Arc<Endpoint>,
         webhook: Box<Webhook>,
-    ) -> Result<HandlerAnswer, Failure> {
+    ) -> Result<Box<HandlerAnswer>, Failure> {
         let mut notes = LiveNotes {
             draft: Journal::draft(endpoint, &webhook),
             traced: self.tracer.as_ref().map(|_| TracedLive::of(&webhook)),
@@ -411,7 +411,7 @@ impl Requests {
             };
             let now = Instant::now();
             draft.way.answered(whose, Some(answer.status()), now);
-            let there = outcome.as_ref().ok().and_then(HandlerAnswer::whole_body);
+            let there = outcome.as_ref().ok().and_then(|answer| answer.whole_body());
             let tap = self.journal.live(draft, endpoint, answer, there.as_ref(), now);
             if let Ok(answer) = &mut outcome {
                 answer.tap = tap;

@@ -88,12 +88,12 @@ pub(crate) fn empty() -> ResponseBody {
 
 /// The handler's answer, streamed. `first` learns how it ended.
 pub(crate) fn answer(
-    answer: HandlerAnswer,
+    answer: Box<HandlerAnswer>,
     first: Option<FirstRequest>,
     event_id: EventId,
     idle: Duration,
 ) -> Response<ResponseBody> {
-    let HandlerAnswer { head, handler_us: _, headers: _, body, upload, memory, admitted, tap } = answer;
+    let HandlerAnswer { head, handler_us: _, headers: _, body, upload, memory, admitted, tap } = *answer;
     let first = first.map(|running| (running, head.status));
     let body = body.map_or_else(empty, |inner| {
         let missing = inner.size_hint().exact().or_else(|| content_length(&head.headers));
