@@ -1,8 +1,11 @@
 //! Numbers as people read them.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use bytesize::ByteSize;
+
+/// Room for a short number with its unit.
+const UNIT_BYTES: usize = 24;
 
 /// A duration in the unit that suits it: `850 µs`, `12 ms`, `1.2 s`, `3 min 5 s`.
 pub(crate) fn duration(duration: Duration) -> String {
@@ -39,7 +42,7 @@ pub(crate) fn bytes(count: u64) -> String {
 
 /// Each line of an exchange has three of these.
 fn with_unit(count: u64, unit: &str) -> String {
-    let mut text = count.to_string();
-    text.push_str(unit);
+    let mut text = String::with_capacity(UNIT_BYTES);
+    let _ = write!(text, "{count}{unit}"); // Writing to a string does not fail.
     text
 }
