@@ -54,8 +54,8 @@ const Group = ({ of, again }) => {
       <span class="grow"></span><${Link} to=${{ room: "events", q: of.q }}>${plural(of.count, "event")}<//></div>
     ${of.answer ? html`<pre class="said">${seen(of.answer)}</pre>` : html`<p class="dim">The handler gave no answer.</p>`}
     <div class="gh"><span class="dim">first <${Ago} at=${of.first} />, last <${Ago} at=${of.last} /></span><span class="grow"></span>
-      <${Needs} right="act" of=${of.endpoint}><${Button} cls="main" aria-label=${`Revive all of ${name}`} onClick=${() => all("revive")}>Revive all<//>
-        <${Button} aria-label=${`Revive one to try, of ${name}`} onClick=${one}>Revive one to try<//><${Button} aria-label=${`Drop all of ${name}`} onClick=${() => all("drop")}>Drop…<//><//></div></li>`;
+      <${Needs} right="act" of=${of.endpoint}><span class="btns"><${Button} cls="main" aria-label=${`Revive all of ${name}`} onClick=${() => all("revive")}>Revive all<//>
+        <${Button} aria-label=${`Revive one to try, of ${name}`} onClick=${one}>Revive one to try<//><${Button} aria-label=${`Drop all of ${name}`} onClick=${() => all("drop")}>Drop…<//></span><//></div></li>`;
 };
 
 export default live((props, own) => {

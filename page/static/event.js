@@ -77,10 +77,12 @@ const Acts = live(({ of }) => {
     acting && state === "dead" && ["Revive", "revive"],
     acting && state === "dead" && ["Drop", "drop"],
     acting && (state === "pending" || state === "waiting") && ["Cancel", "cancel"],
+  ], more = [
     has("export") && isWhole(of) && ["Copy as curl", "curl", "c"],
     ["Compare", "compare", "="], ["Link", "link", "y"], isWhole(of) && ["Save…", "save"],
-  ].filter(Boolean);
-  return html`<div class="acts">${all.map(([label, name, k]) => html`<${Button} key=${name} k=${k} cls=${k === "w" || k === "r" ? "main" : ""} onClick=${() => acts[name]([of])}>${label}<//>`)}
+  ];
+  const buttons = (some, plain) => some.filter(Boolean).map(([label, name, k]) => html`<${Button} key=${name} k=${k} cls=${plain || (k === "w" || k === "r" ? "main" : "")} onClick=${() => acts[name]([of])}>${label}<//>`);
+  return html`<div class="acts">${buttons(all, "")}<span>${buttons(more, "plain")}</span>
     ${!isWhole(of) && html`<p class="note">${cutOff(of)} So it cannot be replayed, copied or saved.</p>`}</div>`;
 });
 
