@@ -109,6 +109,7 @@ pub(super) fn request() -> RequestHead {
         headers: [("a", "b")].into_iter().collect(),
         fence: Some(3),
         upgrade: Bytes::new(),
+        asks_sha256: false,
     }
 }
 

@@ -41,6 +41,8 @@ pub struct RequestHead {
     /// What the sender asked to upgrade to, as in its `Upgrade` header; empty if it did not ask. After a
     /// response with status 101 the bodies are raw bytes both ways, and their ends half-closes.
     pub upgrade: Bytes,
+    /// Whether the relay asks for [`ResponseHead::sha256_in`].
+    pub asks_sha256: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub struct ResponseHead {
     pub headers: HeaderBlock,
     /// How long the handler took for it, in microseconds, where the agent says so.
     pub handler_us: Option<u32>,
+    /// SHA-256 of the request's body as it went to the handler, where the agent says so and all of it had gone there.
+    pub sha256_in: Option<[u8; 32]>,
 }
 
 wire_enum! {
@@ -87,8 +91,10 @@ mod tag {
     pub(super) const FRAMING: u64 = 6;
     pub(super) const FENCE: u64 = 7;
     pub(super) const UPGRADE: u64 = 8;
+    pub(super) const ASKS_SHA256: u64 = 9;
     pub(super) const STATUS: u64 = 1;
     pub(super) const HANDLER_US: u64 = 2;
+    pub(super) const SHA256_IN: u64 = 3;
 }
 
 impl RequestHead {
@@ -108,6 +114,9 @@ impl RequestHead {
         if !self.upgrade.is_empty() {
             put_bytes(out, tag::UPGRADE, &self.upgrade);
         }
+        if self.asks_sha256 {
+            put_int(out, tag::ASKS_SHA256, 1);
+        }
         put_headers(out, &self.headers);
     }
 
@@ -125,6 +134,7 @@ impl RequestHead {
             + framing
             + self.fence.map_or(0, int_len)
             + if self.upgrade.is_empty() { 0 } else { bytes_len(&self.upgrade) }
+            + if self.asks_sha256 { int_len(1) } else { 0 }
     }
 
     /// Reads the head and leaves the inline body in `payload`.
@@ -132,7 +142,7 @@ impl RequestHead {
         let (mut fields, headers) = take_head(payload)?;
         let (mut endpoint, mut event_id, mut attempt, mut method) = (None, None, 1, None);
         let (mut target, mut framing) = (Bytes::new(), 0);
-        let (mut fence, mut upgrade) = (None, Bytes::new());
+        let (mut fence, mut upgrade, mut asks_sha256) = (None, Bytes::new(), false);
         while let Some((tag, value)) = next_field(&mut fields, "request head")? {
             match tag {
                 tag::ENDPOINT => endpoint = Some(value),
@@ -143,6 +153,7 @@ impl RequestHead {
                 tag::FRAMING => framing = int(value, "framing")?,
                 tag::FENCE => fence = Some(int(value, "fence")?).filter(|fence| *fence > 0),
                 tag::UPGRADE => upgrade = value,
+                tag::ASKS_SHA256 => asks_sha256 = int(value, "request head")? == 1,
                 _ => {}
             }
         }
@@ -153,7 +164,7 @@ impl RequestHead {
             return Err(ProtocolError::TooLarge { what: "request head" });
         }
         let framing = if framing == 1 { Framing::Chunked } else { Framing::Length };
-        Ok(Self { endpoint, event_id, attempt, method, target, framing, headers, fence, upgrade })
+        Ok(Self { endpoint, event_id, attempt, method, target, framing, headers, fence, upgrade, asks_sha256 })
     }
 
     pub(crate) fn fits(&self) -> bool {
@@ -164,9 +175,9 @@ impl RequestHead {
 }
 
 impl ResponseHead {
-    /// One that says nothing of the time that it took.
+    /// One that says nothing of the time that it took, and of what went to the handler.
     pub const fn new(status: u16, headers: HeaderBlock) -> Self {
-        Self { status, headers, handler_us: None }
+        Self { status, headers, handler_us: None, sha256_in: None }
     }
 
     pub(crate) fn encode(&self, out: &mut BytesMut) {
@@ -174,6 +185,9 @@ impl ResponseHead {
         put_int(out, tag::STATUS, u64::from(self.status));
         if let Some(handler_us) = self.handler_us {
             put_int(out, tag::HANDLER_US, u64::from(handler_us));
+        }
+        if let Some(sha256_in) = &self.sha256_in {
+            put_bytes(out, tag::SHA256_IN, sha256_in);
         }
         put_headers(out, &self.headers);
     }
@@ -183,28 +197,34 @@ impl ResponseHead {
     }
 
     fn fields_len(&self) -> usize {
-        int_len(u64::from(self.status)) + self.handler_us.map_or(0, |handler_us| int_len(u64::from(handler_us)))
+        int_len(u64::from(self.status))
+            + self.handler_us.map_or(0, |handler_us| int_len(u64::from(handler_us)))
+            + self.sha256_in.map_or(0, |sha256_in| bytes_len(&sha256_in))
     }
 
     /// Reads the head and leaves the inline body in `payload`.
     pub(crate) fn decode(payload: &mut Bytes) -> Result<Self, ProtocolError> {
         let (mut fields, headers) = take_head(payload)?;
-        let (mut status, mut handler_us) = (None, None);
+        let (mut status, mut handler_us, mut sha256_in) = (None, None, None);
         while let Some((tag, value)) = next_field(&mut fields, "response head")? {
             match tag {
                 tag::STATUS => status = u16::try_from(int(value, "status")?).ok(),
                 tag::HANDLER_US => handler_us = u32::try_from(int(value, "time")?).ok(),
+                tag::SHA256_IN => {
+                    let sum = value.as_ref().try_into().map_err(|_| ProtocolError::Malformed { what: "checksum" })?;
+                    sha256_in = Some(sum);
+                }
                 _ => {}
             }
         }
         match status {
-            Some(status @ (101 | 200..=999)) => Ok(Self { status, headers, handler_us }),
+            Some(status @ (101 | 200..=999)) => Ok(Self { status, headers, handler_us, sha256_in }),
             _ => Err(ProtocolError::Malformed { what: "status" }),
         }
     }
 
     pub(crate) fn fits(&self) -> bool {
-        headers_fit(&self.headers, 16)
+        headers_fit(&self.headers, self.fields_len())
     }
 }
 

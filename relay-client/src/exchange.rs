@@ -35,7 +35,7 @@ use crate::{
     handler::Call,
     report::{Line, Outcome, Reporter, event_name},
     routes::Endpoint,
-    tap::{Recording, Tap},
+    tap::{BodyTap, Recording, Tap},
 };
 
 /// Longest id of an event that is shown, in bytes.
@@ -55,6 +55,8 @@ struct Traffic {
     /// How long the handler took until its answer began, in microseconds.
     handler_us: Option<u32>,
     recording: Option<Box<Recording>>,
+    /// The request's body on its way to the handler, where its checksum is wanted.
+    sent: Option<BodyTap>,
 }
 
 impl Traffic {
@@ -114,6 +116,10 @@ pub(crate) async fn serve(
             line.path = std::mem::take(&mut prepared.path);
             line.replay_of = shown_id(prepared.replay_of.take().as_deref());
             traffic.recording = tap.map(|tap| Box::new(prepared.record(tap, started, head.attempt)));
+            traffic.sent = match &traffic.recording {
+                Some(recording) => Some(recording.request.clone()),
+                None => head.asks_sha256.then(|| prepared.summed()),
+            };
             drop(head); // The handler may take its time, and nothing of this is wanted any more.
             let copy = attempt.map(|attempt| Copy::new(attempt, &outcomes));
             let reply = Reply { tunnel: Some(responder), copy };

@@ -138,23 +138,31 @@ impl TapExchange {
 }
 
 /// A body while it passes. Clones share it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct BodyTap(Arc<Mutex<Passing>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Passing {
     hash: Sha256,
     kept: BytesMut,
+    /// So many bytes are kept at most.
+    most: usize,
     size: u64,
     ended: Option<Instant>,
 }
 
 impl BodyTap {
+    /// Keeps the body's beginning, at most so many bytes.
+    pub(crate) fn keeping(most: usize) -> Self {
+        let (hash, kept) = (Sha256::new(), BytesMut::new());
+        Self(Arc::new(Mutex::new(Passing { hash, kept, most, size: 0, ended: None })))
+    }
+
     pub(crate) fn add(&self, data: &[u8]) {
         let mut passing = self.0.lock();
         passing.size += data.len() as u64;
         passing.hash.update(data);
-        let room = MAX_KEPT_BYTES - passing.kept.len();
+        let room = passing.most - passing.kept.len();
         passing.kept.extend_from_slice(&data[..data.len().min(room)]);
     }
 
@@ -163,10 +171,17 @@ impl BodyTap {
         self.0.lock().ended.get_or_insert_with(Instant::now);
     }
 
+    /// Of all of it, if it came to its end.
+    pub(crate) fn sha256(&self) -> Option<[u8; 32]> {
+        let passing = self.0.lock();
+        passing.ended.map(|_| passing.hash.clone().finalize().into())
+    }
+
     fn take(&self) -> (TapBody, Option<Instant>) {
-        let Passing { hash, kept, size, ended } = std::mem::take(&mut *self.0.lock());
-        let sha256 = ended.map(|_| hash.finalize().into());
-        (TapBody { kept: kept.freeze(), size, sha256 }, ended)
+        let sha256 = self.sha256();
+        let mut passing = self.0.lock();
+        let kept = std::mem::take(&mut passing.kept).freeze();
+        (TapBody { kept, size: passing.size, sha256 }, passing.ended)
     }
 }
 
@@ -188,6 +203,7 @@ pub(crate) struct Recording {
 impl Recording {
     /// Begins when the handler is about to be called.
     pub(crate) fn new(tap: Arc<Tap>, came: Instant, attempt: u32, head: &[u8], own: Vec<HeaderName>) -> Self {
+        let body = || BodyTap::keeping(MAX_KEPT_BYTES);
         Self {
             tap,
             came,
@@ -197,8 +213,8 @@ impl Recording {
             head: Bytes::copy_from_slice(&head[..head.len().min(MAX_KEPT_BYTES)]),
             own,
             answer_headers: HeaderBlock::new(),
-            request: BodyTap::default(),
-            answer: BodyTap::default(),
+            request: body(),
+            answer: body(),
         }
     }
 

@@ -316,6 +316,7 @@ fn head_of(
         headers: headers.build(),
         fence: known.fence,
         upgrade,
+        asks_sha256: known.fence.is_some(),
     }
 }
 

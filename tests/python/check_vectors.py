@@ -56,7 +56,7 @@ def responses(data):
     """What this implementation writes for a response whose meaning is known."""
     kind, flags, stream, payload, _ = tunnel.next_frame(data, 0)
     known, headers, body = tunnel.head(payload)
-    again = tunnel.response_payload(tunnel.number(known[1]), headers, body)
+    again = tunnel.response_payload(tunnel.number(known[1]), headers, body, known.get(3))
     return tunnel.frame(kind, stream, again, bool(flags & 1))
 
 

@@ -157,11 +157,13 @@ def request_head(payload):
     said["chunked"] = number(known.get(6, b"\0")) == 1
     said["fence"] = number(known.get(7, b"\0")) or None
     said["upgrade"] = known.get(8, b"")
+    said["asks_sha256"] = number(known.get(9, b"\0")) == 1
     return said
 
 
-def response_payload(status, headers, body=b""):
-    return prefixed(field(1, status)) + prefixed(put_lines(headers)) + body
+def response_payload(status, headers, body=b"", sha256_in=None):
+    told = field(3, sha256_in) if sha256_in else b""
+    return prefixed(field(1, status) + told) + prefixed(put_lines(headers)) + body
 
 
 STATES = {0: "accepted", 1: "standing by", 3: "copies"}

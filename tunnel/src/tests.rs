@@ -73,6 +73,7 @@ fn head() -> RequestHead {
         headers: HeaderBlock::new(),
         fence: None,
         upgrade: Bytes::new(),
+        asks_sha256: false,
     }
 }
 

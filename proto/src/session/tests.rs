@@ -143,6 +143,7 @@ fn request() -> RequestHead {
         headers: lines.into_iter().collect(),
         fence: Some(3),
         upgrade: Bytes::new(),
+        asks_sha256: false,
     }
 }
 

@@ -142,11 +142,14 @@ impl Exchange {
             headers: lines(script.heads >> 8),
             fence,
             upgrade: Bytes::from_static(if script.upgrade { b"websocket" } else { b"" }),
+            asks_sha256: script.heads.is_multiple_of(3),
         }
     }
 
     pub(crate) fn response_head(&self) -> ResponseHead {
-        ResponseHead::new(self.script.status, lines(self.script.heads >> 32))
+        let head = ResponseHead::new(self.script.status, lines(self.script.heads >> 32));
+        let sha256_in = self.script.heads.is_multiple_of(3).then_some([self.script.heads as u8; 32]);
+        ResponseHead { sha256_in, ..head }
     }
 
     /// The whole body that the handler gives, as an outcome reports it.

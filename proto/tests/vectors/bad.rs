@@ -80,6 +80,7 @@ const CASES: &[Case] = &[
     ("status 100", RELAY, true, "04 01 01 [[01 [4064]] 00]"),
     ("status 199", RELAY, true, "04 01 01 [[01 [40c7]] 00]"),
     ("status 1000", RELAY, true, "04 01 01 [[01 [43e8]] 00]"),
+    ("a checksum of 2 bytes", RELAY, true, "04 01 01 [[01 [40c8] 03 [aabb]] 00]"),
     ("a head longer than its frame", RELAY, true, "04 01 01 02 09 00"),
     ("a header name in upper case", RELAY, true, "04 01 01 [[01 [40c8]] [[41] [76]]]"),
     ("an empty header name", RELAY, true, "04 01 01 [[01 [40c8]] [[] [76]]]"),

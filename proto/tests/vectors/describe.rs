@@ -146,12 +146,16 @@ fn of_request(head: &RequestHead) -> Value {
     json!({
         "endpoint": text(&head.endpoint), "event_id": hex(&head.event_id), "attempt": head.attempt,
         "method": text(&head.method), "target": text(&head.target), "chunked": head.framing == Framing::Chunked,
-        "fence": head.fence, "upgrade": text(&head.upgrade), "headers": of_headers(&head.headers),
+        "fence": head.fence, "upgrade": text(&head.upgrade), "asks_sha256": head.asks_sha256,
+        "headers": of_headers(&head.headers),
     })
 }
 
 fn of_response(head: &ResponseHead) -> Value {
-    json!({ "status": head.status, "headers": of_headers(&head.headers), "handler_us": head.handler_us })
+    json!({
+        "status": head.status, "headers": of_headers(&head.headers), "handler_us": head.handler_us,
+        "sha256_in": head.sha256_in.map(|sum| hex(&sum)),
+    })
 }
 
 fn of_reset(code: ResetCode) -> &'static str {

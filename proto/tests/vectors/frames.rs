@@ -73,6 +73,7 @@ pub(super) fn request() -> RequestHead {
         headers: [("content-type", "application/json"), ("content-length", "9")].into_iter().collect(),
         fence: None,
         upgrade: Bytes::new(),
+        asks_sha256: false,
     }
 }
 
@@ -145,6 +146,10 @@ fn exchanges() -> Vec<Value> {
             stored.encode(out);
         }),
         frame("a request for an upgrade", FrameType::Request, 0, 4, |out| upgrade.encode(out)),
+        frame("a request that asks what goes to the handler", FrameType::Request, FLAG_END, 5, |out| {
+            RequestHead { asks_sha256: true, ..request() }.encode(out);
+            out.extend_from_slice(b"{\"zen\":1}");
+        }),
         frame("a response with its body", FrameType::Response, FLAG_END, 1, |out| {
             response(200).encode(out);
             out.extend_from_slice(b"ok");
@@ -154,6 +159,9 @@ fn exchanges() -> Vec<Value> {
         }),
         frame("a response whose handler took 1,500 microseconds", FrameType::Response, FLAG_END, 1, |out| {
             ResponseHead { handler_us: Some(1500), ..response(204) }.encode(out);
+        }),
+        frame("a response that tells what went to the handler", FrameType::Response, FLAG_END, 5, |out| {
+            ResponseHead { sha256_in: Some([0xd1; 32]), ..response(204) }.encode(out);
         }),
         frame("data", FrameType::Data, 0, 3, |out| out.extend_from_slice(&[0, 1, 254, 255])),
         frame("the last data", FrameType::Data, FLAG_END, 3, |out| out.extend_from_slice(b"x")),

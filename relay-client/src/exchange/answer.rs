@@ -23,7 +23,10 @@ use super::{
     outcomes::{Attempt, Outcomes},
     request::Counted,
 };
-use crate::handler::{Call, CallError};
+use crate::{
+    handler::{Call, CallError},
+    tap::BodyTap,
+};
 
 /// What is kept of an answer for an attempt's outcome.
 pub(super) struct Copy<'a> {
@@ -151,7 +154,8 @@ pub(super) async fn stream(
     traffic: &mut Traffic,
 ) -> Result<u16, Failed> {
     let (status, headers) = (head.status.as_u16(), head.headers);
-    let head = ResponseHead { status, headers, handler_us: traffic.handler_us };
+    let sha256_in = traffic.sent.as_ref().filter(|_| call.has_sent()).and_then(BodyTap::sha256);
+    let head = ResponseHead { status, headers, handler_us: traffic.handler_us, sha256_in };
     let status = head.status;
     let first = call.next_if_here().await;
     let ends = call.has_ended() && reply.copy.is_none();

@@ -47,11 +47,22 @@ impl Prepared<'_> {
     pub(super) fn record(&mut self, tap: Arc<Tap>, came: Instant, attempt: u32) -> Recording {
         let own = self.route.config.headers.iter().map(|(name, _)| name.clone()).collect();
         let recording = Recording::new(tap, came, attempt, &self.request.head, own);
-        match &mut self.request.body {
-            Some(body) => body.tap = Some(recording.request.clone()),
-            None => recording.request.end(),
-        }
+        self.watch(&recording.request);
         recording
+    }
+
+    /// Has the checksum of its body made on the way to the handler, and nothing kept of it.
+    pub(super) fn summed(&mut self) -> BodyTap {
+        let tap = BodyTap::keeping(0);
+        self.watch(&tap);
+        tap
+    }
+
+    fn watch(&mut self, tap: &BodyTap) {
+        match &mut self.request.body {
+            Some(body) => body.tap = Some(tap.clone()),
+            None => tap.end(),
+        }
     }
 }
 
@@ -236,7 +247,10 @@ impl Body for Counted {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         let as_announced = match &polled {
-            Poll::Ready(Some(Ok(frame))) => frame.data_ref().is_none_or(|data| self.count(data)),
+            Poll::Ready(Some(Ok(frame))) => match frame.data_ref() {
+                Some(data) => self.count(data),
+                None => self.end(), // Nothing comes behind trailers.
+            },
             Poll::Ready(None) => self.end(),
             _ => true,
         };

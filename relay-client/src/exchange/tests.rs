@@ -70,6 +70,7 @@ fn head(fence: Option<u64>, upgrade: &'static str) -> RequestHead {
         headers: HeaderBlock::new(),
         fence,
         upgrade: upgrade.into(),
+        asks_sha256: false,
     }
 }
 
@@ -392,11 +393,39 @@ async fn the_tap_sees_the_bytes_at_the_handlers_socket_and_the_times_of_both_dir
         (seen.line.outcome.clone(), seen.attempt, &seen.request.kept[..]),
         (crate::report::Outcome::Status(201), 3, &b"hello"[..])
     );
-    let sum = |text: &[u8]| {
-        Some(<[u8; 32]>::from(sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(text))))
-    };
     assert_eq!((seen.request.sha256, seen.answer.sha256), (sum(b"hello"), sum(b"ok")));
     assert!(seen.head.starts_with(b"POST /x HTTP/1.1\r\n"), "{:?}", seen.head);
     let order = [Some(seen.called_us), seen.sent_us, seen.head_us, seen.ended_us];
     assert!(order.is_sorted() && order.iter().all(Option::is_some), "{order:?}");
+}
+
+fn sum(text: &[u8]) -> Option<[u8; 32]> {
+    Some(<[u8; 32]>::from(sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(text))))
+}
+
+#[tokio::test]
+async fn the_relay_is_told_what_went_to_the_handler_where_it_asks_and_all_of_it_went() {
+    let ((listener, route), outcomes) = (handler().await, Arc::default());
+    let pair = pair(&route, &outcomes).await;
+    for (asks_sha256, is_whole, told) in [(true, true, sum(b"hello")), (true, false, None), (false, true, None)] {
+        let headers = [("content-length", "5")].into_iter().collect();
+        let head = RequestHead { asks_sha256, headers, ..head(None, "") };
+        let Exchange { mut request, response } = pair.relay.open(head).unwrap();
+        request.send(Bytes::from_static(b"hel")).await.unwrap();
+        let (mut stream, _) = take(&listener).await;
+        let mut unfinished = Some(request);
+        if is_whole && let Some(mut request) = unfinished.take() {
+            request.send(Bytes::from_static(b"lo")).await.unwrap();
+            request.finish(HeaderBlock::new());
+            stream.read_exact(&mut [0; 5]).await.unwrap();
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        let (answer, _) = timeout(PATIENCE, response.head()).await.unwrap().unwrap();
+        assert_eq!(answer.sha256_in, told, "asked: {asks_sha256}, whole: {is_whole}");
+    }
+    let Exchange { request, response } = pair.relay.open(RequestHead { asks_sha256: true, ..head(None, "") }).unwrap();
+    request.finish(HeaderBlock::new());
+    let (mut stream, _) = take(&listener).await;
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    assert_eq!(timeout(PATIENCE, response.head()).await.unwrap().unwrap().0.sha256_in, sum(b""), "no body is empty");
 }

@@ -95,6 +95,7 @@ pub(crate) struct Call<B> {
     upload: Option<Upload<B>>,
     /// Why the request could not be written. The handler may have answered all the same.
     unwritten: Option<io::Error>,
+    has_sent: bool,
     timeouts: Timeouts,
     deadline: Instant,
     /// Since when there was no progress in what is waited for.
@@ -111,7 +112,16 @@ where
         let HandlerRequest { method, head, body, chunked } = request;
         lease.connection.http.begin(&method);
         let upload = Some(Upload::new(head, body, chunked));
-        Self { lease: Some(lease), upload, unwritten: None, timeouts, deadline, still_since: None, frames: 0 }
+        Self {
+            lease: Some(lease),
+            upload,
+            unwritten: None,
+            has_sent: false,
+            timeouts,
+            deadline,
+            still_since: None,
+            frames: 0,
+        }
     }
 
     /// The head of the answer.
@@ -176,6 +186,11 @@ where
         .await
     }
 
+    /// Whether the request was written whole.
+    pub(crate) const fn has_sent(&self) -> bool {
+        self.has_sent
+    }
+
     /// Whether the answer has ended, or failed.
     pub(crate) const fn has_ended(&self) -> bool {
         self.lease.is_none()
@@ -197,7 +212,7 @@ where
         }
         match polled {
             Poll::Pending => return Ok(()),
-            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Ok(())) => self.has_sent = true,
             Poll::Ready(Err(UploadError::Io(error))) => (self.unwritten, self.still_since) = (Some(error), None),
             Poll::Ready(Err(UploadError::Body(error))) => {
                 return Err(CallError::RequestBody(reason::of_chain(error.into().as_ref())));

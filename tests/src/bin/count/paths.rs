@@ -138,6 +138,7 @@ fn request() -> RequestHead {
         headers: HeaderBlock::from_iter(LINES),
         fence: None,
         upgrade: Bytes::new(),
+        asks_sha256: false,
     }
 }
 
