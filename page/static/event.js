@@ -131,9 +131,15 @@ function Side({ event, route }) {
       <${Body} path=${`${at}/attempts/${number}/body`} kept=${answer.size} total=${answer.size} type=${headerOf(answer, "content-type")} coding=${headerOf(answer, "content-encoding")} form=${form} onForm=${onForm} query=${q} name=${`${event.id}-answer-${number}`}
         >${answer.truncated && html`<span class="note">longer than what is kept</span>`}<//>`}`;
   }
-  const { body = {}, same_at_handler: same } = event;
+  const { body = {}, same_at_handler: same } = event, told = sayers(event);
   return html`<${Body} path=${`${at}/body`} kept=${body.kept ?? event.size} total=${event.size} type=${body.content_type ?? headerOf(event, "content-type")} coding=${body.encoding} charset=${body.charset} form=${form} onForm=${onForm} query=${q} name=${event.id} why=${isWhole(event) ? "" : cutOff(event)}>
-    ${typeof same === "boolean" && html`<span class=${`note ${same ? "" : "bad"}`} title=${body.sha256 && `SHA-256 ${body.sha256}`}><${Dot} kind=${same ? "ok" : "bad"} shape=${same ? "" : "no"} />${same ? "same" : "other"} bytes at the handler</span>`}<//>`;
+    ${typeof same === "boolean" && html`<span class=${`note ${same ? "" : "bad"}`} title=${body.sha256 && `SHA-256 ${body.sha256}`}><${Dot} kind=${same ? "ok" : "bad"} shape=${same ? "" : "no"} />${same ? "same" : "other"} bytes at the handler, ${told}</span>`}<//>`;
+}
+
+/// Whose word it is what the handler got: nobody but its agent can know.
+function sayers({ attempts = [], body, same_at_handler: same, agent }) {
+  const told = attempts.filter((one) => one.sha256_in && (same || one.sha256_in !== body?.sha256)).map((one) => one.agent);
+  return `${told.length > 1 ? "say" : "says"} ${[...new Set(told.length ? told : [agent])].map((name) => line(name || "its agent")).join(", ")}`;
 }
 
 export const headerOf = (event, name) => event.headers?.find(([key]) => key.toLowerCase() === name)?.[1] ?? "";

@@ -83,7 +83,8 @@ pub struct EventDetail {
     pub hops: Vec<EventHop>,
     /// How often it came again and was answered without a call.
     pub repeats: Option<u32>,
-    /// Whether the handler got the bytes that the sender sent. `None`: nobody compared them.
+    /// Whether the handler got the bytes that the sender sent, by the word of its agent. `None`: no agent told, or there is
+    /// nothing whole to compare with.
     pub same_at_handler: Option<bool>,
     pub trace_id: Option<String>,
 }
@@ -155,7 +156,7 @@ pub struct EventAttempt {
     pub started_us: u64,
     pub duration_us: u64,
     pub answer: Option<EventAnswer>,
-    /// Of the request's body as the handler got it, where the agent said so.
+    /// SHA-256 of the request's body as the handler got it, in hexadecimal digits, where the agent said so.
     pub sha256_in: Option<String>,
     pub resigned: bool,
     /// Its outcome for a person.
@@ -215,6 +216,11 @@ impl EventSummary {
 }
 
 impl EventDetail {
+    /// Whether the handler got this event's bytes in an attempt, by the word of its agent.
+    pub fn same_in(&self, attempt: &EventAttempt) -> Option<bool> {
+        Some(attempt.sha256_in.as_ref()? == self.body.sha256.as_ref()?)
+    }
+
     /// In words. `advice` is what the relay's advice is called.
     pub fn words(&self, advice: &str) -> String {
         let event = &self.summary;
@@ -240,6 +246,9 @@ impl EventDetail {
                 attempt.duration_ms,
                 optional(&attempt.agent),
             ));
+            if let Some(same) = self.same_in(attempt) {
+                out.push_str(&format!(", which says that its handler got {}", got(same)));
+            }
         }
         if let Some(next) = &event.next_try {
             out.push_str(&format!("\nnext try: {}", list::time(next)));
@@ -269,6 +278,11 @@ impl EventReplayed {
             text(&self.agent),
         )
     }
+}
+
+/// What a handler got.
+pub const fn got(same: bool) -> &'static str {
+    if same { "the same bytes" } else { "other bytes than were sent" }
 }
 
 fn shown(text: &str) -> &str {
@@ -317,7 +331,16 @@ mod tests {
         let shown = EventDetail::deserialize(&event).unwrap().words("to do");
         assert!(shown.contains("attempt 1: - answered 500 after 7 ms by a"), "{shown}");
         assert!(shown.ends_with("why: handler_failed"), "{shown}");
+        assert!(shown.contains("after 7 ms by a\n"), "nothing is said of its bytes: {shown}");
         let mut told = EventDetail::deserialize(&event).unwrap();
+        (told.body.sha256, told.attempts[0].sha256_in) = (Some("aa".into()), Some("aa".into()));
+        assert!(
+            told.words("").contains("by a, which says that its handler got the same bytes\n"),
+            "{}",
+            told.words("")
+        );
+        told.attempts[0].sha256_in = Some("bb".into());
+        assert!(told.words("").contains("got other bytes than were sent\n"), "{}", told.words(""));
         (told.sentence, told.advice) = ("It failed.".into(), Some("Mend it.".into()));
         assert!(
             told.words("to do").ends_with("why: handler_failed\n     It failed.\nto do: Mend it."),

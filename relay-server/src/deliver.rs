@@ -53,6 +53,8 @@ pub(crate) struct HandlerAnswer {
     pub head: Parts,
     /// How long it took, as the agent says.
     pub handler_us: Option<u32>,
+    /// What went to it of the request's body, as the agent says.
+    pub sha256_in: Option<[u8; 32]>,
     /// The headers as they came.
     pub headers: HeaderBlock,
     pub body: Option<Receiver>,
@@ -70,10 +72,11 @@ impl HandlerAnswer {
     /// In a box: it is handed on many times, and large.
     fn new(head: ResponseHead, body: Receiver) -> Result<Box<Self>, Undelivered> {
         let parts = answer_head(&head).map_err(|_| NO_ANSWER)?;
-        let ResponseHead { headers, handler_us, .. } = head;
+        let ResponseHead { headers, handler_us, sha256_in, .. } = head;
         Ok(Box::new(Self {
             head: parts,
             handler_us,
+            sha256_in,
             headers,
             body: Some(body),
             upload: None,
@@ -191,7 +194,7 @@ impl Call {
             BodySource::Upgrade(_) => None,
             _ => {
                 let name = String::from_utf8_lossy(&head.endpoint);
-                registry.mirror(&name, kind, || RequestHead { fence: None, ..head.clone() })
+                registry.mirror(&name, kind, || RequestHead { fence: None, asks_sha256: false, ..head.clone() })
             }
         };
         match (mirror, tap) {
@@ -391,7 +394,8 @@ fn open_live(
     (admitted, draft): (&mut Option<Admitted>, &mut Option<Draft>),
 ) -> Call {
     let event = webhook.take_event();
-    let (head, payload) = live_head(&endpoint.name, webhook, context.trusted, context.sampling);
+    let (mut head, payload) = live_head(&endpoint.name, webhook, context.trusted, context.sampling);
+    head.asks_sha256 = draft.is_some() && context.journal.compares(endpoint, &payload);
     let tap = draft.as_mut().and_then(|draft| draft.sent(context.journal, endpoint, &head, &payload));
     let source = match payload {
         Payload::Whole(body) => BodySource::whole(body),

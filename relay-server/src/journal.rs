@@ -27,13 +27,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use hyper::body::Body as _;
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use self::ring::{RecordView, Ring};
 pub(crate) use self::{
-    entry::{AnswerTap, Draft, LiveAnswer, LiveEntry},
+    entry::{AnswerTap, Draft, LiveAnswer, LiveEntry, MAX_BODY_BYTES},
     figures::{Figures, FiguresQuery, ROUND},
     shown::{Attempted, answered, body, detail, hops, summary, verified},
     tap::{BodyTap, Taps},
@@ -43,6 +44,7 @@ use crate::{
     providers::Handshake,
     refused,
     store::{Sight, Summary},
+    verify::Payload,
     webhook::EventId,
 };
 
@@ -214,6 +216,21 @@ impl Journal {
         {
             self.push(record, Instant::now());
         }
+    }
+
+    /// Whether an agent is asked for the checksum of what goes to its handler: that costs it time, so only while somebody
+    /// watches, and where the body will be there to compare.
+    pub(crate) fn compares(&self, endpoint: &Endpoint, payload: &Payload) -> bool {
+        let capture = &endpoint.capture;
+        let is_kept_whole = |payload: &Payload| match payload {
+            Payload::Whole(body) => body.len() <= MAX_BODY_BYTES,
+            Payload::Streaming(body) => body.size_hint().upper().is_some_and(|bytes| bytes <= MAX_BODY_BYTES as u64),
+            Payload::Long(..) | Payload::Upgrade(_) => false,
+        };
+        capture.level == CaptureLevel::Bodies
+            && !capture.blinds.touches_bodies()
+            && self.is_watched()
+            && is_kept_whole(payload)
     }
 
     /// A draft of a live webhook, where its endpoint's journal is not off.

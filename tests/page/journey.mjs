@@ -92,7 +92,9 @@ export class Journey {
     equal(this.handler.requests.at(-1).body.toString(), body, "what the handler got");
     const raw = await fetch(`${this.relay.origin}/api/v1/events/${id}/body`, { headers: { authorization: `Bearer ${this.relay.admin_token}` } });
     equal(Buffer.from(await raw.arrayBuffer()).toString(), body, "the raw bytes");
-    equal((await this.relay.call("GET", `/events/${id}`)).body.sha256, sha256(body), "the checksum");
+    const told = await this.relay.call("GET", `/events/${id}`);
+    equal([told.body.sha256, told.same_at_handler], [sha256(body), true], "the checksum");
+    await detail(this.page).getByText(`same bytes at the handler, says ${told.agent}`).waitFor(PATIENCE);
     await picture(this.page, `event-${this.Hands.name}`);
     await this.person.clean("event");
   }

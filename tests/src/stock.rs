@@ -102,6 +102,7 @@ fn failed(claim: &ClaimedEvent, at: Timestamp, again_at: Timestamp) -> End {
         agent: Some("earlier".into()),
         answer: Some(answer),
         resigned: false,
+        sha256_in: None,
         hops: Hops::default(),
     };
     End { endpoint: claim.summary.endpoint.clone(), id: claim.summary.id, attempt, then: Then::Retry(again_at) }

@@ -1,6 +1,6 @@
 //! All of an event: what it is, did it work, why, where did the time go, what was in it. Pure.
 
-use relay_program::event::{EventDetail, EventSummary};
+use relay_program::event::{EventDetail, EventSummary, got};
 
 use super::{
     body::{Form, lines},
@@ -211,6 +211,9 @@ fn attempt_lines(detail: &EventDetail) -> Vec<String> {
         lines.push(format!("{}  {status}  {agent}  {}  {}", attempt.number, took(us), attempt.started_at));
         if !attempt.sentence.is_empty() {
             lines.push(format!("   {}", attempt.sentence));
+        }
+        if let Some(same) = detail.same_in(attempt) {
+            lines.push(format!("   {agent} says that its handler got {}", got(same)));
         }
     }
     if lines.is_empty() {

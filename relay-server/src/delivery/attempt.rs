@@ -222,13 +222,19 @@ async fn attempt(
     let mut recorder = Recorder::new(&event, waiting);
     let end = match deliver(call, until, &mut recorder).await {
         Ok(answer) => Ok(answer),
-        Err(Undelivered::Broken(Broken::SessionLost)) => reported_end(&mut expected, &event, until).await,
+        Err(Undelivered::Broken(Broken::SessionLost)) => match reported(&mut expected, &event, until).await {
+            Some(state) => {
+                recorder.sha256_in = sha256_in(&state);
+                end_of(state, &event)
+            }
+            None => Err(Outcome::Lost),
+        },
         Err(why) => Err(why.into()),
     };
     if let Some(head_at) = recorder.head_at {
         note.way.hops.note(Hop::AnswerHead, head_at - note.way.from);
     }
-    note.handler_us = recorder.handler_us;
+    (note.handler_us, note.sha256_in) = (recorder.handler_us, recorder.sha256_in);
     note.way.pass(Hop::Ended, Instant::now());
     drop(admitted); // The handler is done: a sender that hears of it may send the next one.
     let (judgement, ruling) = Ruling::on(&end, recorder, delivery.clock.now());
@@ -280,16 +286,24 @@ fn reserved(
 }
 
 /// The link is lost: its agent may tell in its next session what became of the call.
-async fn reported_end(expected: &mut Expected, event: &Event, limit: Instant) -> AttemptEnd {
+async fn reported(expected: &mut Expected, event: &Event, limit: Instant) -> Option<OutcomeState> {
     let grace = event.policy().agent_grace;
     let mut until = Instant::now() + grace;
     loop {
         match timeout_at(until, expected.next()).await {
             // However often it says so, the handler has no more time than it had.
             Ok(Some(OutcomeState::Running)) => until = limit + grace,
-            Ok(Some(state)) => return end_of(state, event),
-            Ok(None) | Err(_) => return Err(Outcome::Lost),
+            Ok(Some(state)) => return Some(state),
+            Ok(None) | Err(_) => return None,
         }
+    }
+}
+
+/// What went to the handler of the request's body, as the agent tells.
+pub(super) const fn sha256_in(state: &OutcomeState) -> Option<[u8; 32]> {
+    match state {
+        OutcomeState::Finished { head, .. } => head.sha256_in,
+        OutcomeState::Running | OutcomeState::Failed(_) => None,
     }
 }
 

@@ -142,13 +142,15 @@ pub(super) struct Recorder<'a> {
     pub(super) head_at: Option<Instant>,
     /// How long the handler took, as its agent says.
     pub(super) handler_us: Option<u32>,
+    /// What went to it of the request's body, as its agent says.
+    pub(super) sha256_in: Option<[u8; 32]>,
     /// What is for the sender alone: the head as it may see it, and trailers.
     seen: Option<(Parts, HeaderMap)>,
 }
 
 impl<'a> Recorder<'a> {
     pub(super) const fn new(event: &'a Event, waiting: Option<WaitingSender>) -> Self {
-        Self { event, waiting, streams: false, head_at: None, handler_us: None, seen: None }
+        Self { event, waiting, streams: false, head_at: None, handler_us: None, sha256_in: None, seen: None }
     }
 
     /// A recorded answer as the waiting sender gets it.
@@ -181,7 +183,7 @@ impl Audience for &mut Recorder<'_> {
 
     async fn take(self, answer: Box<HandlerAnswer>) -> Result<store::Answer, Undelivered> {
         self.head_at = Some(Instant::now());
-        self.handler_us = answer.handler_us;
+        (self.handler_us, self.sha256_in) = (answer.handler_us, answer.sha256_in);
         let HandlerAnswer { head, headers, body, upload: _goes_on, .. } = *answer;
         let (mut kept, mut trailers, mut stream) = (BytesMut::new(), HeaderMap::new(), None);
         let (mut is_long, mut len) = (false, 0_u64);

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     Delivery, SenderReply,
-    attempt::{Event, REST, end_of},
+    attempt::{Event, REST, end_of, sha256_in},
     audience::{BoundReply, Recorder, WaitingSender},
     news::Unknown,
 };
@@ -50,6 +50,8 @@ pub(super) struct Note {
     pub(super) resigned: bool,
     /// How long the handler took, as its agent says.
     pub(super) handler_us: Option<u32>,
+    /// What went to it of the request's body, as its agent says.
+    pub(super) sha256_in: Option<[u8; 32]>,
 }
 
 impl Note {
@@ -58,7 +60,15 @@ impl Note {
         let begun = Instant::now();
         let mut way = way.unwrap_or(Way::from(begun));
         way.hops.note(Hop::Attempt, begun - way.from);
-        Self { started_at: delivery.clock.now(), begun, agent: None, way, resigned: false, handler_us: None }
+        Self {
+            started_at: delivery.clock.now(),
+            begun,
+            agent: None,
+            way,
+            resigned: false,
+            handler_us: None,
+            sha256_in: None,
+        }
     }
 
     /// Notes what the sender got.
@@ -207,6 +217,7 @@ impl Delivery {
             agent: note.agent,
             answer,
             resigned: note.resigned,
+            sha256_in: note.sha256_in,
             hops: note.way.hops,
         };
         let news = self.ending_news(event, &attempt, ruling.then);
@@ -223,7 +234,9 @@ impl Delivery {
         if matches!(state, OutcomeState::Running) {
             return;
         }
-        let (end, note) = (end_of(state, event), Note::begin(self, None));
+        let mut note = Note::begin(self, None);
+        note.sha256_in = sha256_in(&state);
+        let end = end_of(state, event);
         let then = then(&end, judgement(&end, event.policy(), false), event, note.started_at);
         self.settle_attempt(event, note, end, Ruling::of(then)).await;
     }

@@ -89,6 +89,7 @@ async fn attempted(delivery: &Delivery, answer_bytes: usize) -> End {
         agent: None,
         answer: Some(store::Answer { status: 200, headers: HeaderBlock::new(), body, truncated: false }),
         resigned: false,
+        sha256_in: None,
         hops: Hops::default(),
     };
     End { endpoint, id, attempt, then: Then::Done }

@@ -128,7 +128,7 @@ impl Exported {
         headers.retain(|(name, _)| name != names::TRACEPARENT && !is_dropped(name, false));
         let masked = headers.iter().filter(|(_, value)| value == MASKED.as_bytes()).map(|(name, _)| name.clone());
         let answer = match &entry.answer {
-            LiveAnswer::Handler { status, headers } => {
+            LiveAnswer::Handler { status, headers, .. } => {
                 let (body, size) = (entry.answer_body(), entry.tail.get().map_or(0, |tail| tail.size));
                 let truncated = body.len() as u64 != size;
                 Some((Answer { status: *status, headers: headers.clone(), body, truncated }, lines(headers)))
@@ -291,6 +291,7 @@ pub(super) mod tests {
                 truncated: false,
             }),
             resigned: false,
+            sha256_in: None,
             hops: Hops::default(),
         };
         (Record { summary, head, attempts: vec![attempt] }, body)

@@ -256,6 +256,7 @@ mod tests {
             agent: None,
             answer: status.map(answer),
             resigned: false,
+            sha256_in: None,
             hops: Hops::default(),
         }
     }

@@ -93,9 +93,15 @@ pub(crate) fn detail(record: &Record, endpoint: Option<&Endpoint>, rev: u64) -> 
         answered,
         hops: hops(event, attempts),
         repeats: None,
-        same_at_handler: None,
+        same_at_handler: same_at_handler(event, attempts),
         trace_id: head.arrival.traceparent.split('-').nth(1).map(str::to_owned),
     }
+}
+
+/// Whether each attempt of which the agent says so brought the handler what the sender sent.
+fn same_at_handler(event: &Summary, attempts: &[Attempt]) -> Option<bool> {
+    let mut told = attempts.iter().filter_map(|attempt| attempt.sha256_in).peekable();
+    told.peek().is_some().then(|| told.all(|sum| sum == event.body_sha256))
 }
 
 /// What to do, where there is something to do.
@@ -158,7 +164,7 @@ fn attempt(event: &Summary, attempt: &Attempt) -> EventAttempt {
             size: answer.body.len() as u64,
             truncated: answer.truncated,
         }),
-        sha256_in: None,
+        sha256_in: attempt.sha256_in.map(|sum| HEXLOWER.encode(&sum)),
         resigned: attempt.resigned,
         sentence: sentences::of_outcome(attempt.outcome).sentence.to_owned(),
     }

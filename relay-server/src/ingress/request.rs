@@ -402,7 +402,7 @@ impl Requests {
             let (whose, answer) = match &outcome {
                 Ok(answer) => {
                     let (status, headers) = (answer.head.status.as_u16(), answer.headers.clone());
-                    (Whose::Handler, LiveAnswer::Handler { status, headers })
+                    (Whose::Handler, LiveAnswer::Handler { status, headers, sha256_in: answer.sha256_in })
                 }
                 Err(failure) => {
                     let (code, status) = (failure.code(), respond::of_failure(*failure).status.as_u16());

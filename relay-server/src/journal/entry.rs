@@ -84,12 +84,11 @@ pub(crate) enum LiveAnswer {
     Handler {
         status: u16,
         headers: HeaderBlock,
+        /// Of the request's body as it went to the handler, as its agent says.
+        sha256_in: Option<[u8; 32]>,
     },
     /// None, and what its sender got instead.
-    Failed {
-        code: &'static str,
-        status: u16,
-    },
+    Failed { code: &'static str, status: u16 },
 }
 
 /// How an answer ended, and what is kept of its body.

@@ -35,8 +35,9 @@ const NONE: u32 = u32::MAX;
 /// The answer came to its end.
 const WHOLE: u8 = 1;
 
-/// Texts of a record: the sender's id, the type, method, target, headers, body, the answer's headers and body.
-const TEXTS: usize = 8;
+/// Texts of a record: the sender's id, the type, method, target, headers, body, the answer's headers and body, and the
+/// checksum of what went to the handler.
+const TEXTS: usize = 9;
 
 pub(super) struct Packed {
     pub(super) endpoint: Arc<Endpoint>,
@@ -50,9 +51,9 @@ impl Packed {
     /// `began` is what moments are counted from.
     pub(super) fn write(pages: &mut Pages, entry: &LiveEntry, began: Instant) -> Self {
         let (request, no_lines) = (entry.body(), HeaderBlock::new());
-        let (failed, headers) = match &entry.answer {
-            LiveAnswer::Handler { headers, .. } => (None, headers),
-            LiveAnswer::Failed { code, .. } => (Some(*code), &no_lines),
+        let (failed, headers, sha256_in) = match &entry.answer {
+            LiveAnswer::Handler { headers, sha256_in, .. } => (None, headers, sha256_in.as_ref()),
+            LiveAnswer::Failed { code, .. } => (Some(*code), &no_lines, None),
         };
         let tail = entry.tail.get();
         let texts: [Option<&[u8]>; TEXTS] = [
@@ -64,6 +65,7 @@ impl Packed {
             Some(&request[..]),
             Some(&headers.as_bytes()[..]),
             tail.map(|tail| &tail.body[..]),
+            sha256_in.map(|sum| &sum[..]),
         ];
         let len = FIXED_BYTES + texts.iter().map(|text| 4 + text.map_or(0, <[u8]>::len)).sum::<usize>();
         let since = |at: Instant| at.saturating_duration_since(began).as_micros() as u64;
@@ -122,12 +124,16 @@ impl Packed {
                 *text = Some(rest.split_to(len));
             }
         }
-        let [sender_id, kind, method, target, headers, body, answer_headers, answer_body] = texts;
+        let [sender_id, kind, method, target, headers, body, answer_headers, answer_body, sha256_in] = texts;
         let word = |text: Bytes| String::from_utf8_lossy(&text).into_owned();
         let headers = HeaderBlock::decode(headers?).ok()?;
         let answer = match self.failed {
             Some(code) => LiveAnswer::Failed { code, status },
-            None => LiveAnswer::Handler { status, headers: HeaderBlock::decode(answer_headers?).ok()? },
+            None => LiveAnswer::Handler {
+                status,
+                headers: HeaderBlock::decode(answer_headers?).ok()?,
+                sha256_in: sha256_in.and_then(|sum| sum.as_ref().try_into().ok()),
+            },
         };
         let tail = OnceLock::new();
         if let Some(body) = answer_body {

@@ -68,7 +68,8 @@ pub(crate) fn detail(entry: &LiveEntry, rev: u64) -> EventDetail {
     let (hops, headers) = (&entry.way.hops, &entry.headers);
     let (headers_base64, masked) = (base64(headers), masked(headers));
     let (kept, size) = (entry.body(), entry.request.size());
-    let agent = entry.agent.as_deref();
+    let (agent, sha256) = (entry.agent.as_deref(), sha256(entry, &kept));
+    let same_at_handler = sha256_in(entry).zip(sha256.as_ref()).map(|(there, here)| there == *here);
     EventDetail {
         summary: summary(entry, rev),
         headers: lines(headers),
@@ -77,10 +78,11 @@ pub(crate) fn detail(entry: &LiveEntry, rev: u64) -> EventDetail {
         verified: verified(entry),
         client: entry.client.to_string(),
         attempts: agent.map(|_| attempt(entry)).into_iter().collect(),
-        body: EventBody { sha256: sha256(entry, &kept), ..body(headers, kept.len()) },
+        body: EventBody { sha256, ..body(headers, kept.len()) },
         deadline_us: Some(micros(entry.endpoint.deadline)),
         answered: answered(hops),
         hops: self::hops(hops, 0, Attempted { number: 1, agent, status: Some(entry.status()), bytes: Some(size) }),
+        same_at_handler,
         trace_id: text(headers, names::TRACEPARENT).and_then(|trace| trace.split('-').nth(1).map(str::to_owned)),
         ..EventDetail::default()
     }
@@ -91,7 +93,7 @@ fn attempt(entry: &LiveEntry) -> EventAttempt {
     let tail = entry.tail.get();
     let (outcome, status, answer) = match &entry.answer {
         LiveAnswer::Failed { code, .. } => (*code, None, None),
-        LiveAnswer::Handler { status, headers } => {
+        LiveAnswer::Handler { status, headers, .. } => {
             let size = tail.map_or(0, |tail| tail.size);
             let truncated = tail.is_some_and(|tail| tail.body.len() as u64 != tail.size);
             let outcome = if tail.is_some_and(|tail| !tail.is_whole) { "broken" } else { "answered" };
@@ -109,6 +111,7 @@ fn attempt(entry: &LiveEntry) -> EventAttempt {
         started_us: hops.at_us(Hop::Attempt).unwrap_or_default().into(),
         duration_us: took_us,
         answer,
+        sha256_in: sha256_in(entry),
         ..EventAttempt::default()
     }
 }
@@ -213,8 +216,19 @@ pub(crate) fn body(headers: &HeaderBlock, kept: usize) -> EventBody {
 /// Of a body that is kept whole and as it came.
 fn sha256(entry: &LiveEntry, kept: &[u8]) -> Option<String> {
     let is_whole = !kept.is_empty() && kept.len() as u64 == entry.request.size();
-    let is_as_it_came = !entry.endpoint.capture.blinds.touches_bodies();
-    (is_whole && is_as_it_came).then(|| HEXLOWER.encode(&Sha256::digest(kept)))
+    (is_whole && is_as_it_came(entry)).then(|| HEXLOWER.encode(&Sha256::digest(kept)))
+}
+
+/// Of a body as the handler got it. Where something of it is hidden, its checksum could tell what.
+fn sha256_in(entry: &LiveEntry) -> Option<String> {
+    match &entry.answer {
+        LiveAnswer::Handler { sha256_in: Some(sum), .. } if is_as_it_came(entry) => Some(HEXLOWER.encode(sum)),
+        _ => None,
+    }
+}
+
+fn is_as_it_came(entry: &LiveEntry) -> bool {
+    !entry.endpoint.capture.blinds.touches_bodies()
 }
 
 fn after(at: Timestamp, us: Option<u32>) -> Option<String> {

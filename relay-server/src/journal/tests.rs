@@ -76,7 +76,7 @@ async fn a_live_exchange_that_has_ended_says_what_it_said_and_holds_nothing_of_i
     let mut answered = draft(Some("delivery-1"), body());
     tokio::time::advance(Duration::from_micros(1500)).await;
     answered.way.answered(Whose::Handler, Some(201), Instant::now());
-    let answer = LiveAnswer::Handler { status: 201, headers };
+    let answer = LiveAnswer::Handler { status: 201, headers, sha256_in: Some([7; 32]) };
     let mut tap = journal.live(answered, &endpoint, answer, None, Instant::now()).expect("it is watched to its end");
     tap.data(&Bytes::from_static(b"<p>thanks"));
     let entry = journal.find("delivery-1", &Sight::All).expect("it is there while it runs");
@@ -89,6 +89,7 @@ async fn a_live_exchange_that_has_ended_says_what_it_said_and_holds_nothing_of_i
     assert_eq!(told(&packed), told(&entry));
     assert_eq!((packed.answer_body(), packed.client), (Bytes::from_static(b"<p>thanks</p>"), [203, 0, 113, 9].into()));
     assert!(packed.headers.all("cookie").eq([&b"[masked]"[..]]));
+    assert_eq!(detail(&packed, 1).same_at_handler, Some(false), "that is no checksum of its body");
     drop(entry);
     assert!(buffer.is_unique(), "its body was copied");
 
@@ -106,7 +107,7 @@ async fn a_live_exchange_that_has_ended_says_what_it_said_and_holds_nothing_of_i
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_there_whole_is_kept_at_once_and_watched_no_further() {
     let (journal, endpoint) = (Journal::build(1 << 20), Arc::new(Endpoint::sample()));
-    let answer = LiveAnswer::Handler { status: 200, headers: block(&[("set-cookie", "a=1")]) };
+    let answer = LiveAnswer::Handler { status: 200, headers: block(&[("set-cookie", "a=1")]), sha256_in: None };
     let there = Bytes::from_static(b"thanks");
     let sent = draft(Some("delivery-1"), SentBody::None);
     assert!(journal.live(sent, &endpoint, answer, Some(&there), Instant::now()).is_none());

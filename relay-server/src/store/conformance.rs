@@ -365,6 +365,7 @@ fn end(delivery: &ClaimedEvent, status: Option<u16>, then: Then, now: i64) -> En
             agent: Some("agent-1".into()),
             answer,
             resigned: true,
+            sha256_in: status.map(|_| delivery.summary.body_sha256),
             hops,
         },
         then,

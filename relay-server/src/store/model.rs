@@ -296,6 +296,8 @@ pub struct Attempt {
     pub answer: Option<Answer>,
     /// Its request was signed afresh.
     pub resigned: bool,
+    /// SHA-256 of the request's body as it went to the handler, as the agent says.
+    pub sha256_in: Option<[u8; 32]>,
     pub hops: Hops,
 }
 

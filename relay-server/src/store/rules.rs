@@ -140,6 +140,7 @@ impl Row {
             agent: None,
             answer: None,
             resigned: false,
+            sha256_in: None,
             hops: Hops::default(),
         });
         event.state = State::Running;

@@ -358,6 +358,7 @@ fn delivered(endpoint: EndpointName, id: EventId, lease: Lease) -> End {
         agent: Some("laptop".into()),
         answer: Some(Answer { status: 204, headers, body: Bytes::new(), truncated: false }),
         resigned: false,
+        sha256_in: None,
         hops: Hops::default(),
     };
     End { endpoint, id, attempt, then: Then::Done }

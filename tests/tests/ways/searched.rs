@@ -7,11 +7,13 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{Request, Response, StatusCode, request::Parts};
 use http_body_util::{BodyExt as _, Full};
+use relay_proto::{HeaderBlock, ResponseHead};
 use relay_server::agents::token::AgentToken;
 use relay_tests::{
+    agents::upgrade,
     handler::{Handler, full},
     process::{Agent, PATIENCE, Server},
-    sender::{request, send, signed},
+    sender::{request, send, send_streaming, signed},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -243,6 +245,61 @@ async fn an_event_tells_its_way_and_is_a_file_of_each_form() {
     assert_eq!(status, StatusCode::OK);
     let (status, _) = bed.by(&bed.reader, "GET", &format!("/events/{id}/export?as=http"), Value::Null).await;
     assert_eq!(status, StatusCode::OK, "whoever may read may export");
+}
+
+#[tokio::test]
+async fn an_event_tells_whether_its_handler_got_what_was_sent_as_its_agent_says() {
+    let bed = Bed::start().await;
+    let (handler, _calls) = telling(200).await;
+    let mut agent = bed.agent(&bed.reader, &handler).await;
+    let (id, _) = bed.webhook("{}").await;
+    eventually("its end", async || bed.get(&format!("/events/{id}")).await["state"] == "delivered").await;
+    let event = bed.get(&format!("/events/{id}")).await;
+    assert_eq!(event["same_at_handler"], true, "{event}");
+    assert_eq!(event["attempts"][0]["sha256_in"], event["body"]["sha256"], "{event}");
+    let shown = bed.run(&["event", "show", &id]).await;
+    assert!(shown.contains("by laptop, which says that its handler got the same bytes"), "{shown}");
+    assert!(agent.stop().await.expect("stops"));
+
+    let head = ResponseHead { sha256_in: Some([7; 32]), ..ResponseHead::new(200, HeaderBlock::new()) };
+    let connected = upgrade(&bed.relay.public, &bed.reader, None).await.expect("connects");
+    let _wrong = connected.answer("kept", head, Bytes::new()).await.expect("attaches");
+    let (id, _) = bed.webhook("{\"n\":2}").await;
+    eventually("its end", async || bed.get(&format!("/events/{id}")).await["state"] == "delivered").await;
+    let event = bed.get(&format!("/events/{id}")).await;
+    assert_eq!(
+        (&event["same_at_handler"], &event["attempts"][0]["sha256_in"]),
+        (&json!(false), &json!("07".repeat(32)))
+    );
+}
+
+#[tokio::test]
+async fn a_live_exchange_tells_what_its_handler_got_while_somebody_watches() {
+    let bed = Bed::start().await;
+    let (handler, _calls) = telling(200).await;
+    let program = Path::new(env!("CARGO_BIN_EXE_demo"));
+    let agent = Agent::start(program, &bed.relay.public, &bed.reader, "now", &handler.port(), &[]).await;
+    let _agent = agent.expect("attaches");
+    let sent = async |body: &str| {
+        let answer = send(&bed.relay.public, request("POST", "/now/x", &[], body.to_owned())).await.expect("answers");
+        bed.get(&format!("/events/{}", id_of(&answer))).await
+    };
+    let event = sent("nobody looks").await;
+    assert_eq!((&event["same_at_handler"], &event["attempts"][0]["sha256_in"]), (&Value::Null, &Value::Null));
+
+    let token = bed.relay.admin_token().expect("a token");
+    let lines = [("authorization", &*format!("Bearer {token}")), ("host", "localhost")];
+    let mut question = Request::builder().uri("/api/v1/stream?types=rows");
+    for (name, value) in lines {
+        question = question.header(name, value);
+    }
+    let _stream =
+        send_streaming(&bed.relay.admin, question.body(Full::default()).expect("lawful")).await.expect("opens");
+    let event = sent("somebody looks").await;
+    assert_eq!(event["same_at_handler"], true, "{event}");
+    assert_eq!(event["attempts"][0]["sha256_in"], event["body"]["sha256"], "{event}");
+    let event = sent(&"long".repeat(20_000)).await;
+    assert_eq!(event["same_at_handler"], Value::Null, "there is nothing whole to compare with: {event}");
 }
 
 #[tokio::test]

@@ -122,6 +122,7 @@ impl Run {
             agent: None,
             answer: self.dice.chance(70).then_some(answer),
             resigned: self.dice.chance(20),
+            sha256_in: self.dice.chance(50).then(|| [self.dice.roll(256) as u8; 32]),
             hops,
         };
         let later = at(self.now + self.dice.ms(60));

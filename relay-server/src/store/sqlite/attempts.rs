@@ -135,8 +135,8 @@ pub(super) fn write(connection: &Connection, key: i64, id: EventId, attempt: &At
     let answer = attempt.answer.as_ref();
     let mut insert = connection.prepare_cached(
         "INSERT OR REPLACE INTO attempt (endpoint, id, fence, number, started_at, duration_us, outcome, agent, \
-         status, headers, body, truncated, resigned, hops) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+         status, headers, body, truncated, resigned, sha256_in, hops) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?;
     insert.execute(params![
         key,
@@ -152,6 +152,7 @@ pub(super) fn write(connection: &Connection, key: i64, id: EventId, attempt: &At
         answer.map(|answer| &answer.body[..]).filter(|body| !body.is_empty()),
         answer.is_some_and(|answer| answer.truncated),
         attempt.resigned,
+        attempt.sha256_in,
         attempt.hops.to_bytes(),
     ])?;
     Ok(())
@@ -186,8 +187,8 @@ pub(super) fn read(connection: &Connection, key: i64, id: EventId) -> Result<Vec
         return Ok(vec![only]);
     }
     let mut query = connection.prepare_cached(
-        "SELECT fence, number, started_at, duration_us, outcome, agent, status, headers, body, truncated, resigned, hops \
-         FROM attempt WHERE endpoint = ?1 AND id = ?2 ORDER BY fence",
+        "SELECT fence, number, started_at, duration_us, outcome, agent, status, headers, body, truncated, resigned, \
+         sha256_in, hops FROM attempt WHERE endpoint = ?1 AND id = ?2 ORDER BY fence",
     )?;
     let attempts = query.query_and_then(params![key, id.as_bytes()], |row| {
         let outcome: String = row.get(4)?;
@@ -203,7 +204,8 @@ pub(super) fn read(connection: &Connection, key: i64, id: EventId) -> Result<Vec
             agent: row.get(5)?,
             answer: status.map(|_| answer(row, 6)).transpose()?,
             resigned: row.get(10)?,
-            hops: Hops::from_bytes(&row.get::<_, Vec<u8>>(11)?),
+            sha256_in: row.get(11)?,
+            hops: Hops::from_bytes(&row.get::<_, Vec<u8>>(12)?),
         })
     })?;
     attempts.collect()

@@ -101,6 +101,7 @@ impl SqliteStore {
                 agent: None,
                 answer: None,
                 resigned: false,
+                sha256_in: None,
                 hops: Hops::default(),
             },
             then: Then::Release(now),

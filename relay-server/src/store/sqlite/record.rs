@@ -119,6 +119,7 @@ pub(super) struct AttemptFacts<'a> {
     #[serde(borrow)]
     answer: Option<AnswerFacts<'a>>,
     resigned: bool,
+    sha256_in: Option<[u8; 32]>,
     #[serde(serialize_with = "written_hops", deserialize_with = "read_hops")]
     hops: Hops,
 }
@@ -315,6 +316,7 @@ impl<'a> AttemptFacts<'a> {
             agent: attempt.agent.as_deref(),
             answer,
             resigned: attempt.resigned,
+            sha256_in: attempt.sha256_in,
             hops: attempt.hops,
         }
     }
@@ -339,6 +341,7 @@ impl<'a> AttemptFacts<'a> {
             agent: self.agent.map(str::to_owned),
             answer: self.answer.as_ref().map(answer).transpose()?,
             resigned: self.resigned,
+            sha256_in: self.sha256_in,
             hops: self.hops,
         })
     }

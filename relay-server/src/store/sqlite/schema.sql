@@ -44,7 +44,8 @@ CREATE INDEX event_file ON event (file) WHERE file IS NOT NULL;
 CREATE TABLE attempt (
     endpoint INTEGER NOT NULL, id BLOB NOT NULL, fence INTEGER NOT NULL, number INTEGER NOT NULL,
     started_at INTEGER NOT NULL, duration_us INTEGER NOT NULL, outcome TEXT NOT NULL, agent TEXT,
-    status INTEGER, headers BLOB, body BLOB, truncated INTEGER NOT NULL, resigned INTEGER NOT NULL, hops BLOB NOT NULL,
+    status INTEGER, headers BLOB, body BLOB, truncated INTEGER NOT NULL, resigned INTEGER NOT NULL,
+    sha256_in BLOB, hops BLOB NOT NULL,
     PRIMARY KEY (endpoint, id, fence)
 ) STRICT, WITHOUT ROWID;
 

@@ -110,6 +110,7 @@ fn end(delivery: &ClaimedEvent, then: Then) -> End {
         agent: None,
         answer: None,
         resigned: false,
+        sha256_in: None,
         hops: Hops::default(),
     };
     End { endpoint: name("a"), id: delivery.summary.id, attempt, then }
@@ -163,7 +164,7 @@ async fn the_promised_settings_are_in_force() {
     let of_writer = store.writer.call(Kind::Upkeep, 0, move |tx| {
         Ok(pragmas.map(|pragma| read(tx.connection, pragma).expect("a pragma")).to_vec())
     });
-    assert_eq!(answered(of_writer).await.expect("read"), ["wal", "1", "8192", "2", "0", "6"]);
+    assert_eq!(answered(of_writer).await.expect("read"), ["wal", "1", "8192", "2", "0", "7"]);
     let of_reader = store.readers.call(move |connection| {
         assert!(connection.execute("DELETE FROM event", []).is_err(), "readers cannot write");
         Ok(["synchronous", "query_only", "mmap_size"]
@@ -255,10 +256,10 @@ async fn a_link_to_a_store_that_is_yet_to_be_made_leads_to_it() {
 fn files_of_other_versions_and_other_programs_are_left_alone() {
     let folder = Folder::new();
     drop(folder.open());
-    folder.stranger().pragma_update(None, "user_version", 7).expect("set");
+    folder.stranger().pragma_update(None, "user_version", 8).expect("set");
     let why = folder.refusal();
     assert!(
-        why.contains("version 7") && why.contains("newer relay-server") && why.contains("reads version 6"),
+        why.contains("version 8") && why.contains("newer relay-server") && why.contains("reads version 7"),
         "{why}"
     );
     folder.stranger().pragma_update(None, "user_version", 3).expect("set");
@@ -289,7 +290,7 @@ fn an_empty_file_becomes_a_store() {
     std::fs::write(folder.path(), b"").expect("written");
     drop(folder.open());
     let version: i64 = folder.stranger().pragma_query_value(None, "user_version", |row| row.get(0)).expect("read");
-    assert_eq!(version, 6);
+    assert_eq!(version, 7);
     // Another page size cannot be mended: the promise about what a commit costs would not hold.
     let folder = Folder::new();
     drop(folder.open());
@@ -967,6 +968,7 @@ async fn rows_that_were_not_in_the_table_come_back_after_a_crash() {
         agent: None,
         answer: None,
         resigned: false,
+        sha256_in: None,
         hops: Hops::default(),
     };
     store.append(vec![NewEvent { lease: Some(grant(500)), ..event(4, "four") }], at(2)).await.expect("kept");
