@@ -164,6 +164,13 @@ pub struct Edit {
     pub body_text: Option<String>,
 }
 
+impl Edit {
+    /// Whether another body stands in the place of the event's own.
+    pub const fn brings_body(&self) -> bool {
+        self.body_base64.is_some() || self.body_text.is_some()
+    }
+}
+
 /// Dead letters that ended alike.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]

@@ -77,11 +77,14 @@ async fn replay(
     request: Request,
 ) -> Result<Response, ApiError> {
     let extensions = request.extensions().clone();
-    let edit = ask::given_or_none::<Edit>(request).await?.filter(|edit| *edit != Edit::default());
+    let mut edit = ask::given_or_none::<Edit>(request).await?.filter(|edit| *edit != Edit::default());
+    let brings_body = edit.as_ref().is_some_and(Edit::brings_body);
     let (record, live) = match look_up(&api, &who, &id).await? {
         FoundEvent::Kept(record) => (*record, None),
         FoundEvent::Live(entry) => {
-            let (record, body) = events::live_record(&entry, &api.services.routes.load().url(&entry.endpoint))?;
+            let url = api.services.routes.load().url(&entry.endpoint);
+            let (record, body) = events::live_record(&entry, &url, brings_body)?;
+            edit = edit.map(events::live_edit);
             (record, Some(body))
         }
         FoundEvent::Refused(_) | FoundEvent::Handshake(_) => (find(&api, &who, &id).await?, None),
@@ -154,15 +157,14 @@ async fn changed(
 ) -> Result<Option<Changed>, ApiError> {
     let Some(edit) = edit else { return Ok(None) };
     let event = &record.summary;
-    let keeps_body = edit.body_base64.is_none() && edit.body_text.is_none();
-    let whole = match keeps_body {
-        true if live.is_some() => live.cloned().unwrap_or_default(),
-        true if event.size > ask::MAX_BODY_BYTES as u64 => {
+    let whole = match live {
+        _ if edit.brings_body() => Bytes::new(),
+        Some(live) => live.clone(),
+        None if event.size > ask::MAX_BODY_BYTES as u64 => {
             let why = "its body is larger than 1 MiB; such an event is replayed as it is, or with a body of its own";
             return Err(ApiError::new(ApiErrorKind::BodyTooLarge, why));
         }
-        true => api.reading(who, events::raw_body(&api.services.delivery, event)).await?,
-        false => Bytes::new(),
+        None => api.reading(who, events::raw_body(&api.services.delivery, event)).await?,
     };
     let endpoint = api.services.delivery.endpoint(&event.endpoint);
     events::changed(&record.head, whole, edit, endpoint.as_ref().map(|endpoint| &endpoint.verify)).map(Some)

@@ -8,7 +8,7 @@ use http::Method;
 use relay_program::{
     Failure,
     cli::{BulkQuestion, BulkWhat, EditWhat, ExportWhat, stop},
-    event::{EventDetail, EventDone, EventSummary},
+    event::{EventDetail, EventDone, EventReplayed, EventSummary},
     http1::encoded,
     list::List,
     terminal,
@@ -69,6 +69,9 @@ pub(super) enum EventCommand {
         /// Signed afresh at each attempt, marked Relay-Resigned
         #[arg(long, conflicts_with = "q")]
         sign: bool,
+        /// To the agent of this name alone, which changes nothing that is kept; a live exchange goes to no other
+        #[arg(long, value_name = "NAME", conflicts_with = "q")]
+        agent: Option<String>,
         #[command(flatten)]
         edit: EditWhat,
         #[command(flatten)]
@@ -183,21 +186,37 @@ pub(super) fn run(command: &EventCommand) -> Result<(), Failure> {
             let body = remote.bytes(&format!("/api/v1/events/{}/body", encoded(id)))?;
             terminal::body(&body)
         }
-        EventCommand::Replay { id: Some(id), what: BulkWhat { q: None, .. }, keep_signature, sign, edit, remote } => {
+        EventCommand::Replay {
+            id: Some(id),
+            what: BulkWhat { q: None, .. },
+            keep_signature,
+            sign,
+            agent,
+            edit,
+            remote,
+        } => {
             let signature = match (keep_signature, sign) {
                 (true, _) => "keep",
                 (_, true) => "fresh",
                 _ => "auto",
             };
-            let action = format!("replay?signature={signature}");
-            if edit.is_none() {
-                return act(id, &action, remote);
-            }
+            let to = agent.as_ref().map(|name| format!("&to=agent&name={}", encoded(name))).unwrap_or_default();
             let path = format!("/api/v1/events/{}", encoded(id));
-            let shown =
-                if edit.needs_headers() { EventDetail::deserialize(&remote.get(&path)?)?.headers } else { Vec::new() };
-            let edit = edit.edit(&shown, std::io::stdin().lock())?;
-            done(&remote.send(&Method::POST, &format!("{path}/{action}"), serde_json::to_string(&edit)?.as_bytes())?)
+            let edit = if edit.is_none() {
+                String::new()
+            } else {
+                let told = if edit.needs_headers() { Some(remote.get(&path)?) } else { None };
+                let shown = told.map(|told| EventDetail::deserialize(&told)).transpose()?.unwrap_or_default();
+                serde_json::to_string(&edit.edit(&shown.headers, std::io::stdin().lock())?)?
+            };
+            let path = format!("{path}/replay?signature={signature}{to}");
+            let replayed = remote.send(&Method::POST, &path, edit.as_bytes())?;
+            if agent.is_none() {
+                return done(&replayed);
+            }
+            let replayed = EventReplayed::deserialize(&replayed)?;
+            terminal::line(&replayed.words())?;
+            if replayed.status.is_some_and(|status| status < 400) { Ok(()) } else { Err(Failure::Reported(1)) }
         }
         EventCommand::Replay { what, edit, remote, .. } => {
             if edit.is_none() {

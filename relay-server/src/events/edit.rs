@@ -113,7 +113,7 @@ fn headers(lines: Vec<(String, String)>, shown: &Lines<'_>) -> Result<HeaderBloc
         let name = HeaderName::from_bytes(name.as_bytes())
             .map_err(|_| bad(format!("{name:?} is not the name of a header")))?;
         let is_of_one_hop = names::is_of_one_hop(name.as_str().as_bytes()) && name != header::TE;
-        if is_dropped(name.as_str(), false) || is_of_one_hop {
+        if name == names::TRACEPARENT || is_dropped(name.as_str(), false) || is_of_one_hop {
             continue;
         }
         if name == header::HOST && std::mem::replace(&mut has_host, true) {
@@ -182,6 +182,7 @@ mod tests {
             ("cookie", "[masked]"),
             ("x-raw", "\u{fffd}"),
             ("relay-event-id", "hook_1"),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
             ("x-new", "grün"),
             ("connection", "x-new"),
             ("te", "trailers"),

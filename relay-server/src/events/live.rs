@@ -1,9 +1,10 @@
 //! A live exchange as an event that can be delivered once more: what the journal has of it, put as the store would have it.
 //!
-//! What was masked before the journal took it is gone, so those lines are left out, and a request whose credential stood in
-//! its query or body is not made again. Nothing here delivers.
+//! What was masked before the journal took it is gone, so those lines and those parts of a query are left out, and a request
+//! whose provider's credential stood in its query or body is not made again. Nothing here delivers.
 
 use bytes::Bytes;
+use relay_program::api::Edit;
 use relay_proto::{Framing, HeaderBlock, names};
 use relay_schemes::Provider;
 
@@ -21,19 +22,28 @@ use crate::{
 const CUT: &str = "a live endpoint keeps no more than the first 64 KiB of a body, and with journal = \"heads\" nothing of it, \
                    so this one is not there whole";
 
+const REPLACE: &str = "replay it with a whole body in its place (`body_text` or `body_base64` of an edit, `--body-file` of \
+                       `event replay`), or have its sender send it again";
+
 /// Its body, if all of it is there.
 pub(crate) fn whole_body(entry: &LiveEntry) -> Result<Bytes, ApiError> {
     entry.whole_body().ok_or_else(|| ApiError::new(ApiErrorKind::WrongState, CUT))
 }
 
-/// It as a record, and its body. `url` is the address of its endpoint.
-pub(crate) fn record(entry: &LiveEntry, url: &str) -> Result<(Record, Bytes), ApiError> {
+/// It as a record, and its body: an empty one where an edit brings the whole of another (`brings_body`). `url` is the address
+/// of its endpoint.
+pub(crate) fn record(entry: &LiveEntry, url: &str, brings_body: bool) -> Result<(Record, Bytes), ApiError> {
     if shows_credential(&entry.endpoint) {
         let why = "its sender's credential stands in its query or body, and the journal of live exchanges keeps none";
         return Err(ApiError::new(ApiErrorKind::WrongState, why));
     }
-    let (body, shown) = (whole_body(entry)?, journal::summary(entry, 0));
-    let target = String::from_utf8_lossy(&entry.target).into_owned();
+    let shown = journal::summary(entry, 0);
+    let body = match entry.whole_body() {
+        _ if brings_body => Bytes::new(),
+        Some(body) => body,
+        None => return Err(ApiError::new(ApiErrorKind::WrongState, format!("{CUT}: {REPLACE}"))),
+    };
+    let target = unmasked(&String::from_utf8_lossy(&entry.target));
     let sent = Sent {
         method: shown.method.clone(),
         target: target.clone(),
@@ -89,6 +99,23 @@ pub(crate) fn record(entry: &LiveEntry, url: &str) -> Result<(Record, Bytes), Ap
     };
     let head = Head { sent, arrival, signature: Signature::Keep };
     Ok((Record { summary, head, attempts: Vec::new() }, body))
+}
+
+/// An edit without what came back as it was shown where that is masked.
+pub(crate) fn edit(mut edit: Edit) -> Edit {
+    edit.target = edit.target.map(|target| unmasked(&target));
+    if let Some(lines) = &mut edit.headers {
+        lines.retain(|(_, value)| value != MASKED);
+    }
+    edit
+}
+
+/// A target without what is masked in its query.
+fn unmasked(target: &str) -> String {
+    let Some((path, query)) = target.split_once('?') else { return target.to_owned() };
+    let is_masked = |pair: &str| pair.split_once('=').is_some_and(|(_, value)| value == MASKED);
+    let left: Vec<_> = query.split('&').filter(|pair| !is_masked(pair)).collect();
+    if left.is_empty() { path.to_owned() } else { format!("{path}?{}", left.join("&")) }
 }
 
 fn shows_credential(endpoint: &Endpoint) -> bool {

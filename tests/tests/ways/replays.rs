@@ -242,12 +242,36 @@ async fn a_live_exchange_goes_to_one_agent_once_more_where_all_of_it_is_there() 
         (&"edited".parse().expect("a value"), &"12".parse().expect("a value"))
     );
 
+    // What was masked is gone: what comes back as it was shown is left out, and nothing comes twice.
+    let masked = post(&relay, "/live/t?token=hunter2&z=1", &lines, "the body").await;
+    next(&mut calls).await;
+    let (code, said) =
+        relay.ask(&["event", "replay", &masked, "--agent", "here", "-H", "x-new: 1"]).await.expect("runs");
+    assert!(code == 0 && said.contains("answered 200") && said.contains("by here"), "{code} {said}");
+    let edited = next(&mut calls).await;
+    assert_eq!((edited.target.as_str(), &edited.headers["x-new"]), ("/t?z=1", &"1".parse().expect("a value")));
+    assert!(!edited.headers.contains_key("authorization"), "{:?}", edited.headers);
+    assert_eq!(edited.headers.get_all("traceparent").iter().count(), 1, "{:?}", edited.headers);
+    let edit = json!({ "target": "/t?token=[masked]&z=2" });
+    read(&ask(&relay, "POST", &format!("events/{masked}/replay?to=agent&name=here"), &edit).await);
+    assert_eq!(next(&mut calls).await.target, "/t?z=2");
+
     let refused = ask(&relay, "POST", &format!("events/{id}/replay?to=endpoint"), &Value::Null).await;
     assert_eq!(read(&refused)["code"], "live", "it is not kept for whoever serves its endpoint");
     let long = post(&relay, "/live", &[], &"x".repeat(100_000)).await;
     next(&mut calls).await;
-    let refused = ask(&relay, "POST", &format!("events/{long}/replay?to=agent&name=here"), &Value::Null).await;
-    assert_eq!((refused.status().as_u16(), &read(&refused)["code"]), (409, &"wrong_state".into()));
+    let again = format!("events/{long}/replay?to=agent&name=here");
+    for keeps_it in [Value::Null, json!({ "target": "/z", "headers": [["x-note", "two"]] })] {
+        let refused = ask(&relay, "POST", &again, &keeps_it).await;
+        let problem = read(&refused);
+        assert_eq!((refused.status().as_u16(), &problem["code"]), (409, &"wrong_state".into()), "{problem}");
+        assert!(problem["message"].as_str().is_some_and(|text| text.contains("body_text")), "{problem}");
+    }
+    let edit = json!({ "target": "/z", "body_text": "whole again" });
+    assert_eq!(read(&ask(&relay, "POST", &again, &edit).await)["outcome"], "answered");
+    let replaced = next(&mut calls).await;
+    assert_eq!((replaced.target.as_str(), &replaced.body[..]), ("/z", &b"whole again"[..]));
+    assert_eq!(replaced.headers["content-length"], "11");
 }
 
 #[tokio::test]
