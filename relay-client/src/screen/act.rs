@@ -169,15 +169,15 @@ impl ScreenView {
     /// What is done with the selected event.
     fn on_event(&mut self, action: Action) {
         let Some(event) = self.selected_row() else { return };
-        let id = event.id.clone();
+        let (id, known) = (event.id.clone(), self.rows.known_as(&event.id).to_owned());
         match action {
             Action::Replay => {
-                self.note = format!("replaying {id}");
-                self.wish(Wish::Ask(Question::Replay { id, edited: None }));
+                self.note = format!("replaying {known}");
+                self.wish(Wish::Ask(Question::Replay { id: known, edited: None }));
             }
-            Action::Edit => self.wish(Wish::Ask(Question::Whole(id))),
-            Action::Explain => self.wish(Wish::Ask(Question::Explain(id))),
-            Action::Curl => self.wish(Wish::Ask(Question::Curl(id))),
+            Action::Edit => self.wish(Wish::Ask(Question::Whole(known))),
+            Action::Explain => self.wish(Wish::Ask(Question::Explain(known))),
+            Action::Curl => self.wish(Wish::Ask(Question::Curl(known))),
             Action::OpenPage => self.wish(Wish::Open(id)),
             Action::Skip => {
                 let endpoint = event.endpoint.clone();

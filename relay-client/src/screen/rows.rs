@@ -29,6 +29,13 @@ impl Rows {
         self.by_id.get(id).map(|row| &row.event)
     }
 
+    /// What the relay is asked for where somebody acts on an event. Of a replay to this agent alone it knows nothing, but of
+    /// what was replayed.
+    pub(super) fn known_as<'a>(&'a self, id: &'a str) -> &'a str {
+        let own = self.by_id.get(id).filter(|row| !row.told);
+        own.and_then(|row| row.event.replay_of.as_deref()).unwrap_or(id)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }
@@ -158,6 +165,17 @@ mod tests {
         rows.saw(&line("hook_1", Outcome::Status(200)), "laptop");
         let row = rows.get("hook_1").unwrap();
         assert_eq!((row.state.as_str(), row.status), ("pending", Some(200)));
+    }
+
+    #[test]
+    fn a_replay_that_the_relay_does_not_know_stands_for_what_was_replayed() {
+        let mut rows = Rows::default();
+        let replay = Line { replay_of: Some("hook_1".to_owned()), ..line("hook_2", Outcome::Status(200)) };
+        rows.saw(&line("hook_1", Outcome::Status(200)), "laptop");
+        rows.saw(&replay, "laptop");
+        assert_eq!([rows.known_as("hook_1"), rows.known_as("hook_2"), rows.known_as("x")], ["hook_1", "hook_1", "x"]);
+        rows.told(rows.get("hook_2").unwrap().clone());
+        assert_eq!(rows.known_as("hook_2"), "hook_2", "a new event of its endpoint");
     }
 
     #[test]
