@@ -121,7 +121,8 @@ impl NewsStreams {
         let feed = Feed::new(Arc::clone(self), self.place(holder)?, wanted);
         Ok(Body::from_stream(futures_util::stream::unfold(feed, |mut feed| async {
             let chunk = Box::pin(feed.next()).await?;
-            Some((Ok::<_, std::convert::Infallible>(Bytes::from(chunk)), feed))
+            // It may wait for its reader, so it takes no more than it says.
+            Some((Ok::<_, std::convert::Infallible>(Bytes::from(chunk.into_boxed_slice())), feed))
         })))
     }
 
