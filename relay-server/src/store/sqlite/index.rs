@@ -27,7 +27,7 @@ use super::{
     marks, operator_actions,
     record::{self, Change, ContentParts, Course, Facts},
     room::Room,
-    row::{self, Found},
+    row::{self, Found, NewRow},
     small,
     tx::{Tx, WriterState},
 };
@@ -114,9 +114,23 @@ impl Index {
         self.unused_files.extend(unused_files);
     }
 
+    /// Whether there is something to commit, in a transaction that is open.
+    pub(super) fn is_changed(&self) -> bool {
+        self.changed.is_some() && !self.connection.is_autocommit()
+    }
+
     /// Whether it is time to commit.
     pub(super) fn is_due(&self) -> bool {
-        self.events >= self.pace.events || self.changed.is_some_and(|since| since.elapsed() >= self.pace.behind)
+        self.is_due_after(self.pace.events, self.pace.behind)
+    }
+
+    /// Whether it soon is: what is moved into the tables until then, the commit need not move.
+    pub(super) fn is_nearly_due(&self) -> bool {
+        self.is_due_after(self.pace.events / 8 * 7, self.pace.behind / 8 * 7)
+    }
+
+    fn is_due_after(&self, events: usize, behind: Duration) -> bool {
+        self.events >= events || self.changed.is_some_and(|since| since.elapsed() >= behind)
     }
 
     /// Commits what the log says, which is synced.
@@ -327,5 +341,5 @@ fn read_event(
     tx.known.pending.is_in_table(key, facts.id());
     tx.room.live(place, true);
     tx.count(key, &mut found);
-    row::put(tx.connection, key, &found, None)
+    row::insert(tx.connection, &[NewRow { key, found: &found, attempt: None }])
 }

@@ -9,9 +9,9 @@
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Statement};
 
 use crate::endpoint::EndpointName;
 use crate::store::{StoreError, rules::sha256};
@@ -20,8 +20,8 @@ use crate::webhook::EventId;
 /// Keys in memory before they are moved, about 50 bytes each.
 const FULL: usize = 64 * 1024;
 
-/// Fewest keys that one commit moves.
-const SLICE: usize = 128;
+/// Keys that one statement puts in.
+const KEYS_AT_ONCE: usize = 16;
 
 pub(super) type Key = (u128, EventId);
 
@@ -43,6 +43,19 @@ struct Sets {
 pub(super) fn hash(endpoint: &EndpointName, text: &str) -> u128 {
     let sum = sha256(&[endpoint.as_str().as_bytes(), b"\n", text.as_bytes()].concat());
     u128::from_be_bytes(*sum.first_chunk().expect("a SHA-256 is longer"))
+}
+
+fn insertion(keys: usize) -> String {
+    format!("INSERT OR IGNORE INTO key (hash, id) VALUES {}", vec!["(?, ?)"; keys].join(", "))
+}
+
+fn insert(statement: &mut Statement<'_>, keys: &[Key]) -> Result<(), StoreError> {
+    for (nth, (hash, id)) in keys.iter().enumerate() {
+        statement.raw_bind_parameter(1 + nth * 2, hash.to_be_bytes())?;
+        statement.raw_bind_parameter(2 + nth * 2, id.as_bytes())?;
+    }
+    statement.raw_execute()?;
+    Ok(())
 }
 
 impl Keys {
@@ -78,19 +91,39 @@ impl Keys {
         }
     }
 
-    /// Moves a slice into the table, larger when more keys come in.
-    pub(super) fn move_slice(&self, connection: &Connection, fresh: usize) -> Result<(), StoreError> {
+    /// Whether so many new keys have come that those which move have to make way.
+    pub(super) fn is_filling(&self) -> bool {
+        self.has_come(FULL / 2)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.has_come(FULL * 2)
+    }
+
+    fn has_come(&self, new: usize) -> bool {
+        let sets = self.sets();
+        sets.active.len() > new && sets.frozen.last() > sets.moved.as_ref()
+    }
+
+    /// Moves so many at most into the table; how many.
+    pub(super) fn move_slice(&self, connection: &Connection, most: usize) -> Result<usize, StoreError> {
+        static MANY: LazyLock<String> = LazyLock::new(|| insertion(KEYS_AT_ONCE));
+        static ONE: LazyLock<String> = LazyLock::new(|| insertion(1));
         let (slice, upto) = {
             let sets = self.sets();
             let from = sets.moved.map_or(Bound::Unbounded, Bound::Excluded);
-            let slice: Vec<Key> =
-                sets.frozen.range((from, Bound::Unbounded)).take(SLICE.max(fresh * 2)).copied().collect();
+            let slice: Vec<Key> = sets.frozen.range((from, Bound::Unbounded)).take(most).copied().collect();
             (slice, sets.frozen_upto)
         };
-        let Some(&last) = slice.last() else { return Ok(()) };
-        let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO key (hash, id) VALUES (?1, ?2)")?;
-        for (hash, id) in &slice {
-            insert.execute(params![hash.to_be_bytes(), id.as_bytes()])?;
+        let Some(&last) = slice.last() else { return Ok(0) };
+        let (many, rest) = slice.as_chunks::<KEYS_AT_ONCE>();
+        if !many.is_empty() {
+            let mut statement = connection.prepare_cached(&MANY)?;
+            many.iter().try_for_each(|keys| insert(&mut statement, keys))?;
+        }
+        if !rest.is_empty() {
+            let mut statement = connection.prepare_cached(&ONE)?;
+            rest.chunks(1).try_for_each(|key| insert(&mut statement, key))?;
         }
         let mut sets = self.sets();
         (sets.moved, sets.has_table) = (Some(last), true);
@@ -98,7 +131,7 @@ impl Keys {
             let mut upsert = connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('key_upto', ?1)")?;
             upsert.execute([upto])?;
         }
-        Ok(())
+        Ok(slice.len())
     }
 
     /// The index is committed.

@@ -17,7 +17,7 @@ use rusqlite::Connection;
 
 use super::{
     attempts,
-    row::{self, Found, RowTable, millis},
+    row::{self, Found, NewRow, millis},
 };
 use crate::{
     store::{Attempt, StoreError},
@@ -26,6 +26,9 @@ use crate::{
 
 /// Open rows that wait although the writer has time to move them: most of them end soon.
 const LET_WAIT: usize = 1024;
+
+/// The same shortly before all are moved at once, while everybody waits.
+const LET_WAIT_SOON: usize = 128;
 
 /// Rows and bytes of their attempts beyond which a batch moves rows before it is answered.
 const MOST: usize = 8 * 1024;
@@ -73,16 +76,6 @@ impl Pending {
     fn places(&self) -> (Option<DuePlace>, bool, Option<(i64, EventId)>) {
         let event = &self.found.row.summary;
         (self.due(), !event.state.is_open(), Some((self.key, event.id)))
-    }
-
-    fn write(&self, connection: &Connection, table: &mut RowTable<'_>) -> Result<(), StoreError> {
-        let only = attempts::in_row(&self.attempts);
-        row::put_into(table, self.key, &self.found, only.as_deref())?;
-        if only.is_some() {
-            return Ok(());
-        }
-        let id = self.found.row.summary.id;
-        self.attempts.iter().try_for_each(|attempt| attempts::write(connection, self.key, id, attempt))
     }
 }
 
@@ -189,24 +182,33 @@ impl PendingRows {
     /// Moves a row into the tables.
     pub(super) fn move_one(&mut self, connection: &Connection, key: i64, id: EventId) -> Result<(), StoreError> {
         let Some(seq) = self.seqs.get(&(key, id)).copied() else { return Ok(()) };
-        self.move_rows(connection, vec![seq])
+        self.move_rows(connection, &[seq])
     }
 
     pub(super) fn move_all(&mut self, connection: &Connection) -> Result<(), StoreError> {
-        self.move_rows(connection, self.rows.keys().copied().collect())
+        let all: Vec<i64> = self.rows.keys().copied().collect();
+        self.move_rows(connection, &all)
     }
 
     pub(super) fn move_ended(&mut self, connection: &Connection) -> Result<(), StoreError> {
-        self.move_rows(connection, self.ended.iter().copied().collect())
+        let ended: Vec<i64> = self.ended.iter().copied().collect();
+        self.move_rows(connection, &ended)
     }
 
-    /// Moves a part of what need not wait: what has ended first, then the oldest open ones where many wait.
-    pub(super) fn move_slice(&mut self, connection: &Connection, most: usize) -> Result<(), StoreError> {
-        let ended: Vec<i64> = self.ended.iter().take(most).copied().collect();
-        let open = self.rows.len().saturating_sub(self.ended.len() + LET_WAIT).min(most - ended.len());
-        let oldest = self.rows.keys().filter(|seq| !self.ended.contains(seq)).take(open).copied().collect();
-        self.move_rows(connection, ended)?;
-        self.move_rows(connection, oldest)
+    /// Moves a part of what need not wait: what has ended first, then the oldest open ones, where many wait. `soon` all
+    /// are to be moved. How many rows it moved.
+    pub(super) fn move_slice(&mut self, connection: &Connection, most: usize, soon: bool) -> Result<usize, StoreError> {
+        let mut slice: Vec<i64> = self.ended.iter().take(most).copied().collect();
+        let let_wait = if soon { LET_WAIT_SOON } else { LET_WAIT };
+        let open = self.rows.len().saturating_sub(self.ended.len() + let_wait).min(most - slice.len());
+        slice.extend(self.rows.keys().filter(|seq| !self.ended.contains(seq)).take(open));
+        self.move_rows(connection, &slice)?;
+        Ok(slice.len())
+    }
+
+    /// Whether so many wait that who comes is not answered before as many are moved.
+    pub(super) fn is_filling(&self) -> bool {
+        self.rows.len() > MOST / 2 || self.bytes > MOST_BYTES / 2
     }
 
     /// Whether so many wait that nobody may be answered before some are moved.
@@ -214,14 +216,24 @@ impl PendingRows {
         self.rows.len() > MOST || self.bytes > MOST_BYTES
     }
 
-    fn move_rows(&mut self, connection: &Connection, seqs: Vec<i64>) -> Result<(), StoreError> {
-        let mut table = RowTable::new(connection);
+    fn move_rows(&mut self, connection: &Connection, seqs: &[i64]) -> Result<(), StoreError> {
+        let moved: Vec<&Pending> = seqs.iter().filter_map(|seq| self.rows.get(seq)).map(Box::as_ref).collect();
+        let new_row = moved.iter().map(|pending| NewRow {
+            key: pending.key,
+            found: &pending.found,
+            attempt: attempts::in_row(&pending.attempts),
+        });
+        let rows: Vec<NewRow<'_>> = new_row.collect();
+        row::insert(connection, &rows)?;
+        for (pending, _) in moved.iter().zip(&rows).filter(|(_, row)| row.attempt.is_none()) {
+            let id = pending.found.row.summary.id;
+            pending.attempts.iter().try_for_each(|attempt| attempts::write(connection, pending.key, id, attempt))?;
+        }
         for seq in seqs {
-            if let Some(pending) = self.rows.get(&seq) {
-                pending.write(connection, &mut table)?;
+            if let Some(pending) = self.rows.get(seq) {
                 let (key, id) = (pending.key, pending.found.row.summary.id);
                 self.is_in_table(key, id);
-                self.take(seq);
+                self.take(*seq);
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use rusqlite::{CachedStatement, Connection, Row as SqlRow, params};
+use rusqlite::{Connection, Row as SqlRow, Statement, ToSql, params};
 
 use super::{log::LogPlace, room::Sum};
 use crate::{
@@ -136,57 +136,141 @@ pub(super) fn due(row: &Row) -> Option<i64> {
     if row.summary.parked { Some(PARKED) } else { row.summary.due_at.map(millis) }
 }
 
-/// Where rows are written. For many of them the statement is looked up once.
-pub(super) struct RowTable<'c> {
-    connection: &'c Connection,
-    statement: Option<CachedStatement<'c>>,
+/// A row that is not in the table yet.
+pub(super) struct NewRow<'a> {
+    /// Number of its endpoint.
+    pub(super) key: i64,
+    pub(super) found: &'a Found,
+    /// The record of its only attempt, if that is to stand in it.
+    pub(super) attempt: Option<Vec<u8>>,
 }
 
-impl<'c> RowTable<'c> {
-    pub(super) const fn new(connection: &'c Connection) -> Self {
-        Self { connection, statement: None }
-    }
+/// Rows that one statement puts in: it opens the table and its indexes once for all of them.
+pub(super) const ROWS_AT_ONCE: usize = 16;
 
-    fn prepare(&mut self, sql: &str) -> Result<&mut CachedStatement<'c>, StoreError> {
-        match &mut self.statement {
-            Some(statement) => Ok(statement),
-            none => Ok(none.insert(self.connection.prepare_cached(sql)?)),
+/// In the table's own order, in which SQLite need not copy them together.
+const WRITTEN: [&str; 36] = [
+    "seq",
+    "endpoint",
+    "id",
+    "received_at",
+    "state",
+    "reason",
+    "attempts",
+    "tries",
+    "fence",
+    "due_at",
+    "status",
+    "settled_at",
+    "size",
+    "body_sha256",
+    "method",
+    "target",
+    "event_type",
+    "sender_id",
+    "dedup_key",
+    "order_key",
+    "conflict_with",
+    "replay_of",
+    "redelivered",
+    "cost",
+    "holder",
+    "given_to",
+    "segment",
+    "place",
+    "length",
+    "file",
+    "attempt",
+    "unproven",
+    "took_us",
+    "agent",
+    "resigned",
+    "answered_us",
+];
+
+/// A statement that puts so many rows in. After an error nobody goes on with its transaction, so it need not be able to
+/// take back what it did itself, for which SQLite would copy each page that it writes to.
+fn insertion(rows: usize) -> String {
+    let row = format!("({})", ["?"; WRITTEN.len()].join(", "));
+    format!("INSERT OR FAIL INTO event ({}) VALUES {}", WRITTEN.join(", "), vec![row; rows].join(", "))
+}
+
+pub(super) fn insert(connection: &Connection, rows: &[NewRow<'_>]) -> Result<(), StoreError> {
+    static MANY: LazyLock<String> = LazyLock::new(|| insertion(ROWS_AT_ONCE));
+    static ONE: LazyLock<String> = LazyLock::new(|| insertion(1));
+    let (many, rest) = rows.as_chunks::<ROWS_AT_ONCE>();
+    if !many.is_empty() {
+        let mut statement = connection.prepare_cached(&MANY)?;
+        many.iter().try_for_each(|rows| insert_with(&mut statement, rows))?;
+    }
+    if !rest.is_empty() {
+        let mut statement = connection.prepare_cached(&ONE)?;
+        rest.chunks(1).try_for_each(|row| insert_with(&mut statement, row))?;
+    }
+    Ok(())
+}
+
+fn insert_with(statement: &mut Statement<'_>, rows: &[NewRow<'_>]) -> Result<(), StoreError> {
+    for (nth, NewRow { key, found, attempt }) in rows.iter().enumerate() {
+        let Found { row, seq, place, file, .. } = found;
+        let event = &row.summary;
+        let values: &[&dyn ToSql; WRITTEN.len()] = &[
+            seq,
+            key,
+            event.id.as_bytes(),
+            &millis(event.received_at),
+            &event.state.code(),
+            &event.reason.map(Reason::code),
+            &event.attempts,
+            &event.tries,
+            &event.fence,
+            &due(row),
+            &event.status,
+            &event.settled_at.map(millis),
+            &event.size,
+            &event.body_sha256,
+            &event.method,
+            &event.target,
+            &event.event_type,
+            &event.sender_id,
+            &written_dedup_key(row),
+            &event.order_key,
+            &event.conflict_with.as_ref().map(EventId::as_bytes),
+            &event.replay_of.as_ref().map(EventId::as_bytes),
+            &event.redelivered,
+            &row.cost,
+            &holder_code(row),
+            &given_to(row),
+            &place.segment.cast_signed(),
+            &place.offset,
+            &place.length,
+            &file.map(u64::cast_signed),
+            attempt,
+            &event.unproven,
+            &event.took_us,
+            &event.agent,
+            &event.resigned,
+            &event.answered_us,
+        ];
+        for (column, value) in values.iter().enumerate() {
+            statement.raw_bind_parameter(1 + nth * WRITTEN.len() + column, value)?;
         }
     }
+    statement.raw_execute()?;
+    Ok(())
 }
 
-pub(super) fn put(connection: &Connection, key: i64, found: &Found, attempt: Option<&[u8]>) -> Result<(), StoreError> {
-    put_into(&mut RowTable::new(connection), key, found, attempt)
-}
-
-/// Writes a row, with the record of its only attempt if that is to stand in it; of one that is there, what can change.
-pub(super) fn put_into(
-    table: &mut RowTable<'_>,
-    key: i64,
-    found: &Found,
-    attempt: Option<&[u8]>,
-) -> Result<(), StoreError> {
-    let Found { row, seq, place, file, .. } = found;
+/// Writes of a row that is there what can change.
+pub(super) fn update(connection: &Connection, found: &Found) -> Result<(), StoreError> {
+    let Found { row, seq, place, .. } = found;
     let event = &row.summary;
-    let statement = table.prepare(
-        "INSERT INTO event (endpoint, id, seq, received_at, state, reason, attempts, tries, fence, due_at, status, \
-         settled_at, size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, \
-         replay_of, redelivered, cost, holder, given_to, segment, place, length, file, attempt, unproven, took_us, agent, \
-         resigned, answered_us) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, \
-         ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36) \
-         ON CONFLICT (endpoint, id) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
-         attempts = excluded.attempts, tries = excluded.tries, fence = excluded.fence, due_at = excluded.due_at, \
-         status = excluded.status, settled_at = excluded.settled_at, redelivered = excluded.redelivered, \
-         cost = excluded.cost, holder = excluded.holder, given_to = excluded.given_to, segment = excluded.segment, \
-         place = excluded.place, length = excluded.length, took_us = excluded.took_us, agent = excluded.agent, \
-         resigned = excluded.resigned, answered_us = excluded.answered_us",
+    let mut statement = connection.prepare_cached(
+        "UPDATE event SET state = ?2, reason = ?3, attempts = ?4, tries = ?5, fence = ?6, due_at = ?7, status = ?8, \
+         settled_at = ?9, redelivered = ?10, cost = ?11, holder = ?12, given_to = ?13, segment = ?14, place = ?15, \
+         length = ?16, took_us = ?17, agent = ?18, resigned = ?19, answered_us = ?20 WHERE seq = ?1",
     )?;
     statement.execute(params![
-        key,
-        event.id.as_bytes(),
         seq,
-        millis(event.received_at),
         event.state.code(),
         event.reason.map(Reason::code),
         event.attempts,
@@ -195,16 +279,6 @@ pub(super) fn put_into(
         due(row),
         event.status,
         event.settled_at.map(millis),
-        event.size,
-        event.body_sha256,
-        event.method,
-        event.target,
-        event.event_type,
-        event.sender_id,
-        written_dedup_key(row),
-        event.order_key,
-        event.conflict_with.as_ref().map(EventId::as_bytes),
-        event.replay_of.as_ref().map(EventId::as_bytes),
         event.redelivered,
         row.cost,
         holder_code(row),
@@ -212,9 +286,6 @@ pub(super) fn put_into(
         place.segment.cast_signed(),
         place.offset,
         place.length,
-        file.map(u64::cast_signed),
-        attempt,
-        event.unproven,
         event.took_us,
         event.agent,
         event.resigned,

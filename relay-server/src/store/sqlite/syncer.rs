@@ -1,7 +1,7 @@
 //! The thread that waits for the disk, while the writer goes on with what need not be synced.
 
 use std::{
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     thread::JoinHandle,
 };
 
@@ -35,6 +35,15 @@ impl Syncer {
     pub(super) fn begin(&self, work: SyncWork) -> Result<(), StoreError> {
         let sent = self.work.as_ref().map(|queue| queue.send(work));
         sent.and_then(Result::ok).ok_or_else(gone)
+    }
+
+    /// The sync that was begun, if it has ended by now.
+    pub(super) fn ended(&self) -> Option<Result<Synced, StoreError>> {
+        match self.done.try_recv() {
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(gone())),
+            Ok(done) => Some(done),
+        }
     }
 
     /// Waits for the sync that was begun.

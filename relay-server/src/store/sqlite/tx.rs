@@ -18,7 +18,7 @@ use super::{
     pending_rows::{Pending, PendingRows},
     record::{Change, Changes, Checksum, ContentParts, Course, Facts, PLAIN, prefix},
     room::{Room, Sum, Sums},
-    row::{self, Found, PARKED, millis},
+    row::{self, Found, NewRow, PARKED, millis},
 };
 use crate::{
     endpoint::EndpointName,
@@ -205,7 +205,7 @@ impl<'a> Tx<'a> {
         self.count(key, &mut found);
         if found.row.summary.order_key.is_some() {
             self.known.pending.is_in_table(key, found.row.summary.id);
-            return row::put(self.connection, key, &found, None);
+            return row::insert(self.connection, &[NewRow { key, found: &found, attempt: None }]);
         }
         self.known.pending.put(Pending { key, found, attempts: Vec::new() });
         Ok(())
@@ -244,7 +244,7 @@ impl<'a> Tx<'a> {
                 self.known.pending.put(Pending { key, found, attempts });
                 Ok(())
             }
-            None => row::put(self.connection, key, &found, None),
+            None => row::update(self.connection, &found),
         }
     }
 

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! calls ─▶ queue ─▶ run them ─▶ one write to the log ─▶ sync (a thread of its own) ─▶ answers
-//!                                                   └─ meanwhile: rows move into the index
+//!            │                                      ├─ meanwhile: rows move into the index
+//!            └──── while calls are awaited ─────────┘
 //! ```
 //!
 //! A call is a closure over the open batch. It may run more than once (after a full disk, without the appends; or without
@@ -35,6 +36,7 @@ use super::{
     queue::{QUEUE, QueuePlace, QueueRoom},
     record,
     room::Room,
+    row::ROWS_AT_ONCE,
     start_thread,
     syncer::Syncer,
     tx::{Tx, Wants, WriterState},
@@ -59,6 +61,12 @@ const LINGER: Duration = Duration::from_millis(1);
 
 /// How often it looks whether they have come; being woken by each of them would cost more.
 const LINGER_STEP: Duration = Duration::from_micros(100);
+
+/// Rows and keys that are moved into the tables before it looks again whether the disk, or a call, waits for it.
+const SLICE: usize = ROWS_AT_ONCE;
+
+/// The same where so many wait that everybody waits for them.
+const MOST_AT_ONCE: usize = 1024;
 
 /// After so long without a call an idle WAL is tidied.
 const TICK: Duration = Duration::from_millis(500);
@@ -249,7 +257,13 @@ impl Loop {
 
     /// Senders that were just answered are likely to call again. To wait a little for them, and commit once for all,
     /// is faster than to let them go in two groups that wait for each other. A caller that is alone never waits.
-    fn linger(&self, has_waited: bool, calls: &Receiver<WriterCall>, batch: &mut Vec<WriterCall>, bytes: &mut usize) {
+    fn linger(
+        &mut self,
+        has_waited: bool,
+        calls: &Receiver<WriterCall>,
+        batch: &mut Vec<WriterCall>,
+        bytes: &mut usize,
+    ) {
         let began = Instant::now();
         let longest = LINGER.min(self.last.took / 2);
         let just_ended = self.last.ended.is_some_and(|ended| began - ended < LINGER);
@@ -259,7 +273,9 @@ impl Loop {
             false => return,
         };
         while batch.len() < expected.min(MAX_BATCH) && *bytes < MAX_BATCH_BYTES && began.elapsed() < longest {
-            std::thread::sleep(LINGER_STEP);
+            if !self.move_some(SLICE) {
+                std::thread::sleep(LINGER_STEP);
+            }
             *bytes = drain(calls, batch, *bytes);
         }
     }
@@ -494,9 +510,9 @@ impl Loop {
         let Err(error) = committed else {
             let calls = batch.len();
             Post::answer(batch);
-            // Whoever needed a sync has had his rows moved meanwhile.
+            // Whoever needed a sync has had rows moved meanwhile.
             if !wants.sync && !wants.full {
-                self.move_rows(calls);
+                self.move_some(SLICE + calls * 2);
             }
             return;
         };
@@ -510,28 +526,42 @@ impl Loop {
     /// Has the log synced; rows move into the index meanwhile.
     fn sync_and_move(&mut self, calls: usize) -> Result<(), StoreError> {
         self.syncer.begin(self.log.sync_work())?;
-        self.move_rows(calls);
-        let done = self.syncer.end()?;
-        self.log.synced(done);
+        if self.is_filling() {
+            self.move_some(calls * 2);
+        }
+        while self.is_full() && self.move_some(MOST_AT_ONCE) {}
+        let mut is_moving = true;
+        let done = loop {
+            is_moving = is_moving && self.move_some(SLICE);
+            match self.syncer.ended() {
+                Some(done) => break done,
+                None if is_moving => {}
+                None => break self.syncer.end(),
+            }
+        };
+        self.log.synced(done?);
         self.written = None;
         Ok(())
     }
 
-    /// Moves as many rows and keys as come in, and some more.
-    fn move_rows(&mut self, calls: usize) {
-        if self.shared.pulse.failure().is_some() {
-            return;
+    /// Moves some of the rows and keys that stand in memory into the tables; says whether there were any.
+    fn move_some(&mut self, most: usize) -> bool {
+        if !self.index.is_changed() || self.shared.pulse.failure().is_some() {
+            return false;
         }
         let connection = &self.index.connection;
-        let mut moved = self.known.pending.move_slice(connection, 32 + calls * 2);
-        while moved.is_ok() && self.known.pending.is_full() {
-            moved = self.known.pending.move_slice(connection, 1024);
-        }
-        let moved = moved.and_then(|()| self.shared.keys.move_slice(connection, calls));
+        let rows = self.known.pending.move_slice(connection, most, self.index.is_nearly_due());
         self.known.pending.keep();
-        if let Err(error) = moved {
-            self.index_failed(error);
-        }
+        let moved = rows.and_then(|rows| Ok(rows + self.shared.keys.move_slice(connection, most)?));
+        moved.map_err(|error| self.index_failed(error)).is_ok_and(|moved| moved > 0)
+    }
+
+    fn is_filling(&self) -> bool {
+        self.known.pending.is_filling() || self.shared.keys.is_filling()
+    }
+
+    fn is_full(&self) -> bool {
+        self.known.pending.is_full() || self.shared.keys.is_full()
     }
 
     /// Syncs what is written, and commits the index.
