@@ -195,11 +195,15 @@ impl PendingRows {
         self.move_rows(connection, &ended)
     }
 
-    /// Moves a part of what need not wait: what has ended first, then the oldest open ones, where many wait. `soon` all
-    /// are to be moved. How many rows it moved.
+    /// Moves a part of what need not wait: what has ended first, then the oldest open ones, where many wait or their
+    /// attempts take much. `soon` all are to be moved. How many rows it moved.
     pub(super) fn move_slice(&mut self, connection: &Connection, most: usize, soon: bool) -> Result<usize, StoreError> {
         let mut slice: Vec<i64> = self.ended.iter().take(most).copied().collect();
-        let let_wait = if soon { LET_WAIT_SOON } else { LET_WAIT };
+        let let_wait = match soon {
+            _ if self.bytes > MOST_BYTES / 2 => 0,
+            true => LET_WAIT_SOON,
+            false => LET_WAIT,
+        };
         let open = self.rows.len().saturating_sub(self.ended.len() + let_wait).min(most - slice.len());
         slice.extend(self.rows.keys().filter(|seq| !self.ended.contains(seq)).take(open));
         self.move_rows(connection, &slice)?;

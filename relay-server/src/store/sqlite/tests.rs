@@ -9,7 +9,8 @@ use crate::{
     hops::Hops,
     spool::BodyFile,
     store::{
-        Action, Attempt, Body, BulkAction, ClaimedEvent, Dedup, Head, Lease, Outcome, Reason, Signature, State, Then,
+        Action, Answer, Attempt, Body, BulkAction, ClaimedEvent, Dedup, Head, Lease, MAX_ANSWER_BYTES, Outcome, Reason,
+        Signature, State, Then,
     },
 };
 
@@ -1007,6 +1008,35 @@ async fn what_the_index_lacks_is_bounded() {
     let after = killed(&folder);
     let backlog = after.open().backlog(Sight::All).await.expect("read");
     assert_eq!(backlog.iter().map(|one| one.open).sum::<u64>(), 20_000);
+}
+
+#[tokio::test]
+async fn events_that_wait_with_long_answers_do_not_hold_the_writer_up() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let total = 300; // More bytes than may wait beside rows, of fewer events than may wait.
+    let leased = (0..total).map(|n| NewEvent { lease: Some(grant(500)), ..event(n, "x") });
+    store.append(leased.collect(), at(1)).await.expect("kept");
+    let body = Bytes::from(vec![7; MAX_ANSWER_BYTES]);
+    for n in 0..total {
+        let attempt = Attempt {
+            number: 1,
+            fence: 1,
+            started_at: at(1),
+            duration: Duration::ZERO,
+            outcome: Outcome::Answered,
+            agent: None,
+            answer: Some(Answer { status: 500, headers: <_>::default(), body: body.clone(), truncated: false }),
+            resigned: false,
+            sha256_in: None,
+            hops: Hops::default(),
+        };
+        let end = End { endpoint: name("a"), id: id(n), attempt, then: Then::Retry(at(400)) };
+        store.settle(vec![end], at(2)).await.expect("settled");
+    }
+    let backlog = store.backlog(Sight::All).await.expect("read");
+    assert_eq!(backlog.iter().map(|one| one.open).sum::<u64>(), total);
+    assert_eq!(count(&folder, "attempt"), i64::try_from(total).expect("few"));
 }
 
 #[tokio::test]
