@@ -138,8 +138,8 @@ function Side({ event, route }) {
 
 /// Whose word it is what the handler got: nobody but its agent can know.
 function sayers({ attempts = [], body, same_at_handler: same, agent }) {
-  const told = attempts.filter((one) => one.sha256_in && (same || one.sha256_in !== body?.sha256)).map((one) => one.agent);
-  return `${told.length > 1 ? "say" : "says"} ${[...new Set(told.length ? told : [agent])].map((name) => line(name || "its agent")).join(", ")}`;
+  const told = attempts.filter((one) => one.sha256_in && (same || one.sha256_in !== body?.sha256)).map((one) => one.agent), names = [...new Set(told.length ? told : [agent])];
+  return `${names.length > 1 ? "say" : "says"} ${names.map((name) => line(name || "its agent")).join(", ")}`;
 }
 
 export const headerOf = (event, name) => event.headers?.find(([key]) => key.toLowerCase() === name)?.[1] ?? "";
