@@ -36,12 +36,14 @@ pub(super) fn included(file: &Path, main: &[Text]) -> Result<Vec<Text>, Problems
     Ok(texts)
 }
 
-/// The paths that a config's own text includes, with their stars; nothing where it cannot be read.
+/// The paths that a config's own text includes, with their stars, and the files that those name now, which may be links;
+/// nothing where it cannot be read.
 pub(super) fn patterns(file: &Path, text: &str) -> Vec<PathBuf> {
     let table: toml::Table = toml::from_str(text).unwrap_or_default();
     let patterns = table.get("include").and_then(toml::Value::as_array).into_iter().flatten();
     let folder = file.parent().unwrap_or(Path::new(""));
-    patterns.filter_map(toml::Value::as_str).map(|pattern| folder.join(pattern)).collect()
+    let paths = |pattern| std::iter::once(folder.join(pattern)).chain(matching(file, pattern).unwrap_or_default());
+    patterns.filter_map(toml::Value::as_str).flat_map(paths).collect()
 }
 
 /// The files that a pattern names. Stars stand in the file's name alone.
