@@ -39,7 +39,7 @@ use crate::{
     failure::{Failure, HandlerFault},
     hops::{Hop, Way},
     journal::{AnswerTap, BodyTap, Draft, Journal},
-    log,
+    log::{self, LogScope},
     memory::Memory,
     message::{brought_trace, live_head},
     store::Outcome,
@@ -236,7 +236,7 @@ async fn switched(exchange: Exchange, upgrade: Box<Upgrade>) -> Result<Box<Handl
         return Err(NO_ANSWER);
     } else if let Some(body) = answer.body.take() {
         let connections = upgrade.connections.clone();
-        drop(connections.spawn(carry(*upgrade, request, body)));
+        drop(connections.spawn(LogScope::current().around(carry(*upgrade, request, body))));
     }
     Ok(answer)
 }
@@ -271,7 +271,7 @@ async fn streamed(exchange: Exchange, source: BodySource, copies: Copies) -> Res
                 tracing::debug!(?failure, "a request broke off while its answer was under way");
             }
         };
-        answer.upload = Some(Upload { task: tokio::spawn(rest), is_watched });
+        answer.upload = Some(Upload { task: tokio::spawn(LogScope::current().around(rest)), is_watched });
     }
     Ok(answer)
 }
