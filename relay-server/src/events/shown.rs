@@ -66,10 +66,13 @@ fn part_of(after_us: u32, deadline: Duration) -> Option<f64> {
 /// All that is known of an event but its body; what lets its bearer in is masked.
 pub(crate) fn detail(record: &Record, endpoint: Option<&Endpoint>, rev: u64) -> EventDetail {
     let Record { summary: event, head, attempts } = record;
-    let own = endpoint.and_then(|endpoint| endpoint.verify.provider()).map(Provider::credential_headers);
+    let provider = endpoint.and_then(|endpoint| endpoint.verify.provider());
+    let own = provider.map(Provider::credential_headers);
     let headers = shown_headers(&event.endpoint, &head.sent, &head.arrival);
     let lines = Lines { headers: &headers, hidden: &own.unwrap_or_default() };
     let answered = attempts.iter().find_map(|attempt| journal::answered(&attempt.hops));
+    // Where a credential is masked in bodies, a checksum of all of one could tell which it was.
+    let shows_sums = endpoint.is_some() && !provider.is_some_and(Provider::hides_in_body);
     EventDetail {
         summary: summary(event, endpoint, rev),
         headers: lines.shown(),
@@ -77,13 +80,13 @@ pub(crate) fn detail(record: &Record, endpoint: Option<&Endpoint>, rev: u64) -> 
         verified: head.arrival.verified.clone(),
         mode: endpoint.map(|endpoint| endpoint.mode().to_owned()).unwrap_or_default(),
         client: head.arrival.peer.to_string(),
-        attempts: attempts.iter().map(|attempt| self::attempt(event, attempt)).collect(),
+        attempts: attempts.iter().map(|attempt| self::attempt(event, attempt, shows_sums)).collect(),
         advice: advice(event).map(str::to_owned),
         headers_base64: lines.base64(),
         masked: lines.masked(),
         body: EventBody {
             kept: event.size,
-            sha256: Some(HEXLOWER.encode(&event.body_sha256)),
+            sha256: shows_sums.then(|| HEXLOWER.encode(&event.body_sha256)),
             ..journal::body(&head.sent.headers, 0)
         },
         secret: endpoint.and_then(|endpoint| secret(head, endpoint)),
@@ -149,7 +152,7 @@ fn since(event: &Summary, at: Timestamp) -> u64 {
     u64::try_from(at.duration_since(event.received_at).as_micros()).unwrap_or_default()
 }
 
-fn attempt(event: &Summary, attempt: &Attempt) -> EventAttempt {
+fn attempt(event: &Summary, attempt: &Attempt, shows_sums: bool) -> EventAttempt {
     EventAttempt {
         number: attempt.number,
         started_at: attempt.started_at.to_string(),
@@ -164,7 +167,7 @@ fn attempt(event: &Summary, attempt: &Attempt) -> EventAttempt {
             size: answer.body.len() as u64,
             truncated: answer.truncated,
         }),
-        sha256_in: attempt.sha256_in.map(|sum| HEXLOWER.encode(&sum)),
+        sha256_in: attempt.sha256_in.filter(|_| shows_sums).map(|sum| HEXLOWER.encode(&sum)),
         resigned: attempt.resigned,
         sentence: sentences::of_outcome(attempt.outcome).sentence.to_owned(),
     }

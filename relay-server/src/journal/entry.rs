@@ -56,8 +56,12 @@ struct SentHead {
 pub(crate) enum SentBody {
     #[default]
     None,
-    /// Its beginning, and how long it is.
-    There(Bytes, u64),
+    /// Its beginning, how long it is, and whether that is all that was to come.
+    There {
+        kept: Bytes,
+        size: u64,
+        has_ended: bool,
+    },
     Coming(Arc<BodyTap>),
 }
 
@@ -111,17 +115,18 @@ impl LiveAnswer {
 
 impl SentBody {
     pub(crate) fn of(payload: &Payload) -> Self {
-        payload
-            .seen()
-            .filter(|body| body.len > 0)
-            .map_or(Self::None, |body| Self::There(beginning(&body.bytes), body.len))
+        payload.seen().filter(|body| body.len > 0).map_or(Self::None, |body| Self::There {
+            kept: beginning(&body.bytes),
+            size: body.len,
+            has_ended: true,
+        })
     }
 
     /// How long it is, as far as it has come.
     pub(crate) fn size(&self) -> u64 {
         match self {
             Self::None => 0,
-            Self::There(_, size) => *size,
+            Self::There { size, .. } => *size,
             Self::Coming(tap) => tap.size(),
         }
     }
@@ -129,7 +134,7 @@ impl SentBody {
     fn kept(&self) -> Bytes {
         match self {
             Self::None => Bytes::new(),
-            Self::There(kept, _) => kept.clone(),
+            Self::There { kept, .. } => kept.clone(),
             Self::Coming(tap) => tap.kept(),
         }
     }
@@ -209,13 +214,18 @@ impl Draft {
         let headers = blinds.lines(&headers);
         let target = blinds.target(&endpoint.verify, &target);
         let request = match body {
-            SentBody::There(kept, size) => {
-                SentBody::There(blinds.body(&endpoint.verify, &kept, kept.len() as u64 == size), size)
+            SentBody::There { kept, size, has_ended } => {
+                let kept = blinds.body(&endpoint.verify, &kept, has_ended && kept.len() as u64 == size);
+                SentBody::There { kept, size, has_ended }
             }
             other => other,
         };
-        if let LiveAnswer::Handler { headers, .. } = &mut answer {
+        if let LiveAnswer::Handler { headers, sha256_in, .. } = &mut answer {
             *headers = blinds.lines(headers);
+            // Of a body that is not shown, or not all of it, its checksum could tell what it was.
+            if endpoint.capture.level != CaptureLevel::Bodies || blinds.touches_bodies() {
+                *sha256_in = None;
+            }
         }
         let (endpoint, tail) = (Arc::clone(endpoint), OnceLock::new());
         Some(LiveEntry { id, at, client, endpoint, event, agent, method, target, headers, request, way, answer, tail })
@@ -229,7 +239,7 @@ impl LiveEntry {
             LiveAnswer::Handler { headers, .. } => headers.as_bytes().len(),
             LiveAnswer::Failed { .. } => 0,
         };
-        let body = if let SentBody::There(kept, _) = &self.request { kept.len() } else { 0 };
+        let body = if let SentBody::There { kept, .. } = &self.request { kept.len() } else { 0 };
         let names = [&self.event.id, &self.event.kind].into_iter().flatten().map(String::len).sum::<usize>();
         ENTRY_BYTES + self.headers.as_bytes().len() + self.target.len() + names + answer + body
     }
@@ -266,12 +276,15 @@ impl LiveEntry {
 
     /// The request's body as it is shown, where all of it is there.
     pub(crate) fn whole_body(&self) -> Option<Bytes> {
-        let is_whole = match &self.request {
+        self.has_whole_body().then(|| self.body())
+    }
+
+    pub(super) fn has_whole_body(&self) -> bool {
+        match &self.request {
             SentBody::None => self.endpoint.capture.level == CaptureLevel::Bodies,
-            SentBody::There(kept, size) => kept.len() as u64 == *size,
+            SentBody::There { kept, size, has_ended } => *has_ended && kept.len() as u64 == *size,
             SentBody::Coming(tap) => tap.is_whole() && tap.kept().len() as u64 == tap.size(),
-        };
-        is_whole.then(|| self.body())
+        }
     }
 
     /// The beginning of the answer's body, once it has ended.

@@ -26,14 +26,18 @@ use crate::{
     webhook::EventId,
 };
 
-/// What every record has: the client, two moments, the hops, a status, the request's size, the answer's size and end.
+/// What every record has: the client, two moments, the hops, a status, the request's size, the answer's size and end, and
+/// what came to its end.
 const FIXED_BYTES: usize = 16 + 8 + 8 + Hops::BYTES + 2 + 8 + 8 + 8 + 1;
 
 /// In the place of a length: there is no such text.
 const NONE: u32 = u32::MAX;
 
 /// The answer came to its end.
-const WHOLE: u8 = 1;
+const ANSWER_WHOLE: u8 = 1;
+
+/// All of the request's body is there.
+const REQUEST_WHOLE: u8 = 2;
 
 /// Texts of a record: the sender's id, the type, method, target, headers, body, the answer's headers and body, and the
 /// checksum of what went to the handler.
@@ -73,7 +77,8 @@ impl Packed {
             IpAddr::V4(client) => client.to_ipv6_mapped(),
             IpAddr::V6(client) => client,
         };
-        let ended = tail.filter(|tail| tail.is_whole).map_or(0, |_| WHOLE);
+        let answer_ended = tail.filter(|tail| tail.is_whole).map_or(0, |_| ANSWER_WHOLE);
+        let ended = answer_ended | if entry.has_whole_body() { REQUEST_WHOLE } else { 0 };
         let place = pages.put(len, |page| {
             page.extend_from_slice(&client.octets());
             page.extend_from_slice(&entry.at.as_microsecond().to_le_bytes());
@@ -137,7 +142,7 @@ impl Packed {
         };
         let tail = OnceLock::new();
         if let Some(body) = answer_body {
-            _ = tail.set(Tail { at: ended_at, body, size, is_whole: ended == WHOLE });
+            _ = tail.set(Tail { at: ended_at, body, size, is_whole: ended & ANSWER_WHOLE != 0 });
         }
         Some(LiveEntry {
             id,
@@ -149,7 +154,7 @@ impl Packed {
             method: method?,
             target: target?,
             headers,
-            request: SentBody::There(body?, request_size),
+            request: SentBody::There { kept: body?, size: request_size, has_ended: ended & REQUEST_WHOLE != 0 },
             way: Way { from, hops: Hops::from_array(hops) },
             answer,
             tail,

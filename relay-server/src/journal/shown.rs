@@ -215,20 +215,16 @@ pub(crate) fn body(headers: &HeaderBlock, kept: usize) -> EventBody {
 
 /// Of a body that is kept whole and as it came.
 fn sha256(entry: &LiveEntry, kept: &[u8]) -> Option<String> {
-    let is_whole = !kept.is_empty() && kept.len() as u64 == entry.request.size();
-    (is_whole && is_as_it_came(entry)).then(|| HEXLOWER.encode(&Sha256::digest(kept)))
+    let is_as_it_came = entry.has_whole_body() && !entry.endpoint.capture.blinds.touches_bodies();
+    (is_as_it_came && !kept.is_empty()).then(|| HEXLOWER.encode(&Sha256::digest(kept)))
 }
 
-/// Of a body as the handler got it. Where something of it is hidden, its checksum could tell what.
+/// Of a body as the handler got it, as its agent says.
 fn sha256_in(entry: &LiveEntry) -> Option<String> {
     match &entry.answer {
-        LiveAnswer::Handler { sha256_in: Some(sum), .. } if is_as_it_came(entry) => Some(HEXLOWER.encode(sum)),
-        _ => None,
+        LiveAnswer::Handler { sha256_in, .. } => sha256_in.map(|sum| HEXLOWER.encode(&sum)),
+        LiveAnswer::Failed { .. } => None,
     }
-}
-
-fn is_as_it_came(entry: &LiveEntry) -> bool {
-    !entry.endpoint.capture.blinds.touches_bodies()
 }
 
 fn after(at: Timestamp, us: Option<u32>) -> Option<String> {

@@ -5,7 +5,11 @@ use relay_proto::HeaderBlock;
 use relay_schemes::EventMeta;
 
 use super::{entry::SentBody, *};
-use crate::{endpoint::Endpoint, hops::Whose, store::Summary};
+use crate::{
+    endpoint::{Capture, CaptureLevel, Endpoint},
+    hops::Whose,
+    store::Summary,
+};
 
 /// A record of a kept event.
 pub(crate) fn kept() -> NewsRecord {
@@ -71,7 +75,7 @@ fn told(entry: &LiveEntry) -> (String, Bytes, Bytes) {
 async fn a_live_exchange_that_has_ended_says_what_it_said_and_holds_nothing_of_its_way() {
     let (journal, endpoint) = (Journal::build(1 << 20), Arc::new(Endpoint::sample()));
     let buffer = Bytes::from(vec![b'x'; 4096]);
-    let body = || SentBody::There(buffer.slice(100..2100), 2000);
+    let body = || SentBody::There { kept: buffer.slice(100..2100), size: 2000, has_ended: true };
     let headers = block(&[("content-type", "text/html"), ("set-cookie", "a=1")]);
     let mut answered = draft(Some("delivery-1"), body());
     tokio::time::advance(Duration::from_micros(1500)).await;
@@ -119,11 +123,35 @@ async fn an_answer_that_is_there_whole_is_kept_at_once_and_watched_no_further() 
     assert_eq!(journal.read(journal.first(), 10).records.len(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_broke_off_or_is_not_kept_is_not_whole_and_no_checksum_tells_of_it() {
+    let journal = Journal::build(1 << 20);
+    let heads = Capture { level: CaptureLevel::Heads, ..Capture::default() };
+    let heads = Arc::new(Endpoint { capture: heads, ..Endpoint::sample() });
+    let bodies = Arc::new(Endpoint::sample());
+    let body = |has_ended| SentBody::There { kept: "the body".into(), size: 8, has_ended };
+    for (endpoint, body, is_whole, tells) in [
+        (&bodies, body(true), true, true),
+        (&bodies, body(false), false, true),
+        (&bodies, SentBody::None, true, true),
+        (&heads, SentBody::None, false, false),
+    ] {
+        let answer = LiveAnswer::Handler { status: 200, headers: block(&[]), sha256_in: Some([7; 32]) };
+        let id = format!("{is_whole} {tells} {}", journal.next());
+        journal.live(draft(Some(&id), body), endpoint, answer, Some(&Bytes::new()), Instant::now());
+        let entry = journal.find(&id, &Sight::All).expect("it is there");
+        assert_eq!(entry.whole_body().is_some(), is_whole, "{id}");
+        let told = detail(&entry, 1);
+        assert_eq!(told.attempts[0].sha256_in.is_some(), tells, "{id}");
+        assert_eq!(told.body.sha256.is_some(), is_whole && entry.request.size() > 0, "{id}");
+    }
+}
+
 #[test]
 fn live_exchanges_take_no_more_than_the_budget_and_the_newest_stay() {
     let (journal, endpoint) = (Journal::build(1 << 20), Arc::new(Endpoint::sample()));
     for size in (0..3000).map(|nth| nth * 37 % 60_000) {
-        let body = SentBody::There(vec![7; size].into(), size as u64);
+        let body = SentBody::There { kept: vec![7; size].into(), size: size as u64, has_ended: true };
         journal.live(draft(None, body), &endpoint, failed(), None, Instant::now());
         let held = journal.ring.lock().bytes();
         assert!(held <= 1 << 20, "{held}");
