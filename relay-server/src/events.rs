@@ -25,7 +25,7 @@ pub(crate) use self::{
     edit::changed,
     export::{ExportForm, Exported, export},
     list::{count, filter, kept, list},
-    live::{edit as live_edit, record as live_record, whole_body as whole_live_body},
+    live::{again as live_again, edit as live_edit, whole_body as whole_live_body},
     others::{LiveContent, Nothing, RefusedContent, handshake_summary, refused_summary},
     query::{EventQuery, mistaken},
     shown::{detail, replayed, summary},

@@ -79,13 +79,15 @@ async fn replay(
     let extensions = request.extensions().clone();
     let mut edit = ask::given_or_none::<Edit>(request).await?.filter(|edit| *edit != Edit::default());
     let brings_body = edit.as_ref().is_some_and(Edit::brings_body);
+    let mut lacks_something = false;
     let (record, live) = match look_up(&api, &who, &id).await? {
         FoundEvent::Kept(record) => (*record, None),
         FoundEvent::Live(entry) => {
             let url = api.services.routes.load().url(&entry.endpoint);
-            let (record, body) = events::live_record(&entry, &url, brings_body)?;
+            let again = events::live_again(&entry, &url, brings_body)?;
             edit = edit.map(events::live_edit);
-            (record, Some(body))
+            lacks_something = again.lacks_something;
+            (again.record, Some(again.body))
         }
         FoundEvent::Refused(_) | FoundEvent::Handshake(_) => (find(&api, &who, &id).await?, None),
     };
@@ -132,7 +134,15 @@ async fn replay(
             let instance = instance.map_err(|_| ApiError::bad_request("`instance` is a UUID"))?.map(Uuid::into_bytes);
             let token = who.own_token().map(|token| &*token.name);
             let selector = AgentSelector { token, name: agent, instance };
-            let changed = changed(&api, &who, (&record, live.as_ref()), edit).await?;
+            let changed = match (changed(&api, &who, (&record, live.as_ref()), edit).await?, &live) {
+                // What lacks something is content of the relay's making, as what is edited is the asker's.
+                (None, Some(body)) if lacks_something => Some(Changed {
+                    sent: record.head.sent.clone(),
+                    url: record.head.arrival.url.clone(),
+                    body: body.clone(),
+                }),
+                (changed, _) => changed,
+            };
             let signature = asked.signature;
             if let Some(policy) = endpoint.as_ref().and_then(|endpoint| endpoint.policy.as_ref()) {
                 ask::takes_longer(&extensions, policy.attempt_timeout)?;

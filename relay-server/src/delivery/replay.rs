@@ -132,9 +132,6 @@ impl Delivery {
         let endpoint = endpoint.ok_or(NotReplayed::NoEndpoint)?;
         let Record { mut summary, mut head, .. } = record;
         let provider = endpoint.verify.provider();
-        if !asker.attach && provider.is_some_and(Provider::shows_credential) {
-            return Err(NotReplayed::ShowsCredential);
-        }
         if summary.state == State::Damaged {
             return Err(NotReplayed::Not(Some(summary.state)));
         }
@@ -163,9 +160,14 @@ impl Delivery {
             ChooseError::Busy => NotReplayed::Busy,
             ChooseError::NoAgent | ChooseError::Unwanted | ChooseError::Limited { .. } => NotReplayed::NoAgent,
         })?;
+        // Names are the agents' own: whoever asks may serve the endpoint, and mean another agent than the one that has it.
+        let serves = asker.attach && self.registry.may_serve(endpoint.name.as_str(), &place);
+        if !serves && provider.is_some_and(Provider::shows_credential) {
+            return Err(NotReplayed::ShowsCredential);
+        }
         let (id, agent, begun) = (event.id, place.agent().name.to_string(), Instant::now());
         let mut head = event.request(afresh.as_ref(), None, None); // Nobody has to be told of it later.
-        if !asker.attach {
+        if !serves {
             hide_lines(&mut head, &provider.map(Provider::credential_headers).unwrap_or_default());
         }
         let call = Call::open(place, head, event.source(self.bodies()));

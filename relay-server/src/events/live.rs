@@ -30,9 +30,17 @@ pub(crate) fn whole_body(entry: &LiveEntry) -> Result<Bytes, ApiError> {
     entry.whole_body().ok_or_else(|| ApiError::new(ApiErrorKind::WrongState, CUT))
 }
 
-/// It as a record, and its body: an empty one where an edit brings the whole of another (`brings_body`). `url` is the address
-/// of its endpoint.
-pub(crate) fn record(entry: &LiveEntry, url: &str, brings_body: bool) -> Result<(Record, Bytes), ApiError> {
+/// A live exchange that can be delivered once more.
+pub(crate) struct Again {
+    pub record: Record,
+    /// An empty one where an edit brings the whole of another.
+    pub body: Bytes,
+    /// Something that came is left out: it is not what its sender sent.
+    pub lacks_something: bool,
+}
+
+/// `brings_body` says whether an edit brings a whole body; `url` is the address of its endpoint.
+pub(crate) fn again(entry: &LiveEntry, url: &str, brings_body: bool) -> Result<Again, ApiError> {
     if shows_credential(&entry.endpoint) {
         let why = "its sender's credential stands in its query or body, and the journal of live exchanges keeps none";
         return Err(ApiError::new(ApiErrorKind::WrongState, why));
@@ -98,7 +106,10 @@ pub(crate) fn record(entry: &LiveEntry, url: &str, brings_body: bool) -> Result<
         answered_us: None,
     };
     let head = Head { sent, arrival, signature: Signature::Keep };
-    Ok((Record { summary, head, attempts: Vec::new() }, body))
+    let lacks_something = entry.headers.iter().any(|(_, value)| value == MASKED.as_bytes())
+        || head.sent.target.as_bytes() != &entry.target[..]
+        || (entry.endpoint.capture.blinds.touches_bodies() && !body.is_empty());
+    Ok(Again { record: Record { summary, head, attempts: Vec::new() }, body, lacks_something })
 }
 
 /// An edit without what came back as it was shown where that is masked.

@@ -17,6 +17,7 @@ use tokio::{process::Command, sync::mpsc, time::timeout};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_demo");
 const SECRET: &str = "It's a Secret to Everybody";
 const TEAM: &str = "rt_0123456789abcdef0123456789abcdef";
+const READER: &str = "rt_fedcba9876543210fedcba9876543210";
 
 const CONFIG: &str = "[[endpoint]]\nname = \"open\"\nmode = \"assured\"\nverify = \"none\"\n\
     [[endpoint]]\nname = \"live\"\nmode = \"live\"\nverify = \"none\"\n\
@@ -25,10 +26,13 @@ const CONFIG: &str = "[[endpoint]]\nname = \"open\"\nmode = \"assured\"\nverify 
     [[endpoint]]\nname = \"pay\"\nmode = \"assured\"\n\
     verify = { provider = \"stripe\", secrets = [\"env:HOOK\"] }\n\
     [[token]]\nname = \"team\"\nsecrets = [\"env:TEAM\"]\nendpoints = [\"*\"]\n\
-    rights = [\"attach\", \"read\", \"replay\"]\n";
+    rights = [\"attach\", \"read\", \"replay\"]\n\
+    [[endpoint]]\nname = \"lab\"\nmode = \"assured\"\n\
+    verify = { provider = \"gitlab\", secrets = [\"env:HOOK\"] }\n\
+    [[token]]\nname = \"reader\"\nsecrets = [\"env:READER\"]\nendpoints = [\"*\"]\nrights = [\"read\"]\n";
 
 async fn relay() -> Server {
-    let vars = [("HOOK", SECRET), ("TEAM", TEAM)];
+    let vars = [("HOOK", SECRET), ("TEAM", TEAM), ("READER", READER)];
     Server::start(Path::new(PROGRAM), "127.0.0.1:0", CONFIG, &vars).await.expect("a relay")
 }
 
@@ -228,7 +232,11 @@ async fn a_live_exchange_goes_to_one_agent_once_more_where_all_of_it_is_there() 
         (&again.headers["x-note"], &again.headers["relay-replay-of"]),
         (&"one".parse().expect("a value"), &id.parse().expect("a value"))
     );
-    assert_eq!(again.headers["relay-verified"], first.headers["relay-verified"]);
+    assert_eq!(
+        (&first.headers["relay-verified"], &again.headers["relay-verified"]),
+        (&"none".parse().expect("a value"), &"edited".parse().expect("a value")),
+        "what lacks a line is not what came"
+    );
     assert_ne!(again.headers["relay-event-id"], first.headers["relay-event-id"]);
     assert_eq!(again.headers.get_all("relay-event-id").iter().count(), 1, "{:?}", again.headers);
     assert!(!again.headers.contains_key("authorization"), "what is masked is left out: {:?}", again.headers);
@@ -272,6 +280,40 @@ async fn a_live_exchange_goes_to_one_agent_once_more_where_all_of_it_is_there() 
     let replaced = next(&mut calls).await;
     assert_eq!((replaced.target.as_str(), &replaced.body[..]), ("/z", &b"whole again"[..]));
     assert_eq!(replaced.headers["content-length"], "11");
+}
+
+#[tokio::test]
+async fn a_live_exchange_that_is_there_as_it_came_is_replayed_as_that() {
+    let relay = relay().await;
+    let (_agents, _handler, mut calls) = agent(&relay).await;
+    let id = post(&relay, "/live/x", &[("x-note", "one")], "the body").await;
+    let first = next(&mut calls).await;
+    let path = format!("events/{id}/replay?to=agent&name=here");
+    assert_eq!(read(&ask(&relay, "POST", &path, &Value::Null).await)["outcome"], "answered");
+    let again = next(&mut calls).await;
+    assert_eq!((&first.body, &first.headers["relay-verified"]), (&again.body, &again.headers["relay-verified"]));
+}
+
+#[tokio::test]
+async fn a_replay_shows_a_credential_to_no_agent_that_may_not_serve_whatever_its_name() {
+    let relay = relay().await;
+    let (_agents, handler, mut calls) = agent(&relay).await;
+    let start = async |token, more: &[&str]| {
+        let started = Agent::start(Path::new(PROGRAM), &relay.public, token, "lab", &handler.port(), more).await;
+        started.expect("attaches")
+    };
+    let _serves = start(TEAM, &["--name", "here"]).await;
+    let id = post(&relay, "/lab", &[("x-gitlab-token", SECRET), ("x-gitlab-event", "Push Hook")], "{}").await;
+    assert_eq!(next(&mut calls).await.headers["x-gitlab-token"], SECRET);
+    let mut replay = async |shown: &str| {
+        let (code, said) = relay.ask(&["event", "replay", &id, "--agent", "here"]).await.expect("runs");
+        assert!(code == 0 && said.contains("by here"), "{code} {said}");
+        assert_eq!(next(&mut calls).await.headers["x-gitlab-token"], shown);
+    };
+    replay(SECRET).await;
+    // Somebody who may only watch takes the name.
+    let _watches = start(READER, &["--name", "here", "--attach", "copy"]).await;
+    replay("[masked]").await;
 }
 
 #[tokio::test]

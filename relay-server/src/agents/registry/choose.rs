@@ -164,6 +164,11 @@ impl Registry {
         Err(failure)
     }
 
+    /// Whether an agent's token may serve the endpoint, and its agent see what lets the endpoint's senders in.
+    pub(crate) fn may_serve(&self, endpoint: &str, place: &Reservation) -> bool {
+        self.lock().policy.may(Right::Attach, endpoint, &place.agent.shown)
+    }
+
     /// Exchanges of kept events that the agents of an endpoint would take now: at least one, at most `most`.
     ///
     /// # Errors
