@@ -132,6 +132,10 @@ impl Delivery {
         let endpoint = endpoint.ok_or(NotReplayed::NoEndpoint)?;
         let Record { mut summary, mut head, .. } = record;
         let provider = endpoint.verify.provider();
+        let shows_credential = provider.is_some_and(Provider::shows_credential);
+        if shows_credential && !asker.attach {
+            return Err(NotReplayed::ShowsCredential);
+        }
         if summary.state == State::Damaged {
             return Err(NotReplayed::Not(Some(summary.state)));
         }
@@ -162,7 +166,7 @@ impl Delivery {
         })?;
         // Names are the agents' own: whoever asks may serve the endpoint, and mean another agent than the one that has it.
         let serves = asker.attach && self.registry.may_serve(endpoint.name.as_str(), &place);
-        if !serves && provider.is_some_and(Provider::shows_credential) {
+        if shows_credential && !serves {
             return Err(NotReplayed::ShowsCredential);
         }
         let (id, agent, begun) = (event.id, place.agent().name.to_string(), Instant::now());

@@ -28,7 +28,7 @@ const CONFIG: &str = "[[endpoint]]\nname = \"open\"\nmode = \"assured\"\nverify 
     [[token]]\nname = \"team\"\nsecrets = [\"env:TEAM\"]\nendpoints = [\"*\"]\n\
     rights = [\"attach\", \"read\", \"replay\"]\n\
     [[endpoint]]\nname = \"lab\"\nmode = \"assured\"\n\
-    verify = { provider = \"gitlab\", secrets = [\"env:HOOK\"] }\n\
+    verify = { provider = \"gitlab-token\", secrets = [\"env:HOOK\"] }\n\
     [[token]]\nname = \"reader\"\nsecrets = [\"env:READER\"]\nendpoints = [\"*\"]\nrights = [\"read\"]\n";
 
 async fn relay() -> Server {
