@@ -42,6 +42,10 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// A stream that had nothing to tell for so long ends.
 const MAX_IDLE: Duration = Duration::from_secs(12 * 60 * 60);
 
+/// What is written at a time, about. A connection takes sixteen of them before it waits for its reader, so this is what one
+/// that does not read costs.
+const CHUNK_BYTES: usize = 512;
+
 /// When to come again after a farewell, in milliseconds.
 const AGAIN_MS: u64 = 1500;
 
@@ -282,14 +286,15 @@ impl Feed {
         fits(&self.streams.delivery, query, &row, record).await
     }
 
-    /// Goes on with a message of rows, by one: a connection takes sixteen pieces before it waits for its reader, so these
-    /// are what one that does not read costs.
+    /// Goes on with a message of rows.
     fn rows(&mut self, mut at: usize, mut is_first: bool) -> Vec<u8> {
         let mut text = Vec::new();
         if at == 0 {
             text = format!("id: {}\nevent: rows\ndata: {{\"rows\":[", self.id()).into_bytes();
         }
-        while let Some(number) = self.batch.numbers.get(at) {
+        while text.len() < CHUNK_BYTES
+            && let Some(number) = self.batch.numbers.get(at)
+        {
             at += 1;
             // What is gone by now is left out; the reader learns at the message's end how many there are.
             let Some(record) = self.streams.journal.record(*number).filter(|record| self.sees(record)) else {
@@ -302,7 +307,6 @@ impl Feed {
             // Whoever reads it with curl has it on a terminal.
             let row = serde_json::to_string(&row(&self.streams.delivery, &record, *number));
             text.extend(printable::lines(&row.unwrap_or_default()).as_bytes());
-            break;
         }
         if at < self.batch.numbers.len() {
             self.phase = Phase::Rows { at, is_first };
