@@ -527,6 +527,12 @@ mod tests {
         write(&format!("include = [\"../out/*.toml\"]\n{OPEN}"));
         let error = source.read().expect_err("outside").to_string();
         assert!(error.contains("out is outside of what server.sandbox"), "{error}");
+        write(&format!("include = [\"../more/*.toml\"]\n{OPEN}"));
+        fs::write(real.join("out/more.toml"), "").expect("written");
+        symlink("../out/more.toml", real.join("more/linked.toml")).expect("linked");
+        let error = source.read().expect_err("an included file is outside").to_string();
+        assert!(error.contains("out is outside of what server.sandbox"), "{error}");
+        fs::remove_file(real.join("more/linked.toml")).expect("removed");
 
         // The config itself is a link that leads elsewhere now; what was included lies in another folder of its name.
         fs::rename(&path, real.join("out/relay.toml")).expect("moved");

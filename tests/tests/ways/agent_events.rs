@@ -479,6 +479,10 @@ async fn who_may_only_read_never_sees_what_lets_a_sender_in() {
             assert!(code == 0 && words.contains(id.as_str()) && !words.contains(SECRET), "{code} {words}");
         }
     }
+    // Nor by trying out what the checksum is of.
+    let (_, shown) = client(&relay, &reader.clear, &["event", "show", &ids[0], "--json"]).await;
+    let shown: Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!((&shown["body"]["kept"], &shown["body"]["sha256"]), (&body.len().into(), &Value::Null), "{shown}");
     let masked = body.replace(SECRET, &"*".repeat(SECRET.len()));
     let (_, shown) = client(&relay, &reader.clear, &["event", "show", &ids[0], "--body"]).await;
     assert_eq!(shown, masked);
