@@ -4,13 +4,21 @@
 
 use std::{os::unix::fs::PermissionsExt as _, time::Instant};
 
-use super::{log::LogPlace, operator_actions::Unread, *};
+use super::{
+    log::LogPlace,
+    operator_actions::Unread,
+    pending_rows::{Pending, PendingRows},
+    room::Sum,
+    row::Found,
+    *,
+};
 use crate::{
     hops::Hops,
     spool::BodyFile,
     store::{
         Action, Answer, Attempt, Body, BulkAction, ClaimedEvent, Dedup, Head, Lease, MAX_ANSWER_BYTES, Outcome, Reason,
         Signature, State, Then,
+        rules::Row,
     },
 };
 
@@ -102,19 +110,23 @@ async fn claim(store: &SqliteStore, until: i64, now: i64) -> Claimed {
 }
 
 fn end(delivery: &ClaimedEvent, then: Then) -> End {
-    let attempt = Attempt {
-        number: delivery.lease.attempt,
-        fence: delivery.lease.fence,
+    let attempt = attempt(&delivery.lease, Outcome::Unreachable, None);
+    End { endpoint: name("a"), id: delivery.summary.id, attempt, then }
+}
+
+fn attempt(lease: &Lease, outcome: Outcome, answer: Option<Answer>) -> Attempt {
+    Attempt {
+        number: lease.attempt,
+        fence: lease.fence,
         started_at: at(5),
         duration: Duration::ZERO,
-        outcome: Outcome::Unreachable,
+        outcome,
         agent: None,
-        answer: None,
+        answer,
         resigned: false,
         sha256_in: None,
         hops: Hops::default(),
-    };
-    End { endpoint: name("a"), id: delivery.summary.id, attempt, then }
+    }
 }
 
 /// Holds the writer up until what is returned is dropped, so that the calls that wait go into one transaction.
@@ -1010,33 +1022,34 @@ async fn what_the_index_lacks_is_bounded() {
     assert_eq!(backlog.iter().map(|one| one.open).sum::<u64>(), 20_000);
 }
 
-#[tokio::test]
-async fn events_that_wait_with_long_answers_do_not_hold_the_writer_up() {
-    let folder = Folder::new();
-    let store = folder.open();
-    let total = 300; // More bytes than may wait beside rows, of fewer events than may wait.
-    let leased = (0..total).map(|n| NewEvent { lease: Some(grant(500)), ..event(n, "x") });
-    store.append(leased.collect(), at(1)).await.expect("kept");
+#[test]
+fn few_open_rows_whose_attempts_take_much_are_moved() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let connection = schema::open_writer(&folder.path().join("relay.db")).expect("a database");
+    connection.execute("INSERT INTO endpoint (key, name) VALUES (1, 'a')", []).expect("an endpoint");
+    let mut pending = PendingRows::load(&connection).expect("read");
     let body = Bytes::from(vec![7; MAX_ANSWER_BYTES]);
+    let answer = Answer { status: 500, headers: <_>::default(), body, truncated: false };
+    let total = 300; // More bytes than may wait beside rows, of fewer rows than may wait.
     for n in 0..total {
-        let attempt = Attempt {
-            number: 1,
-            fence: 1,
-            started_at: at(1),
-            duration: Duration::ZERO,
-            outcome: Outcome::Answered,
-            agent: None,
-            answer: Some(Answer { status: 500, headers: <_>::default(), body: body.clone(), truncated: false }),
-            resigned: false,
-            sha256_in: None,
-            hops: Hops::default(),
-        };
-        let end = End { endpoint: name("a"), id: id(n), attempt, then: Then::Retry(at(400)) };
-        store.settle(vec![end], at(2)).await.expect("settled");
+        let mut row = Row::new(&event(n, "x"), [0; 32], None, at(1));
+        let (lease, _) = row.lease(grant(500), None, at(1));
+        let attempt = attempt(&lease, Outcome::Answered, Some(answer.clone()));
+        let seq = i64::try_from(n).expect("few");
+        let found = Found { counted: Sum::of(&row), row, seq, place: LogPlace::default(), file: None };
+        pending.put(Pending { key: 1, found, attempts: vec![attempt] });
+        pending.keep();
     }
-    let backlog = store.backlog(Sight::All).await.expect("read");
-    assert_eq!(backlog.iter().map(|one| one.open).sum::<u64>(), total);
-    assert_eq!(count(&folder, "attempt"), i64::try_from(total).expect("few"));
+    assert!(pending.is_full());
+    let mut moved = 0;
+    while pending.is_filling() {
+        let slice = pending.move_slice(&connection, 16, false).expect("written");
+        assert!(slice > 0, "who waits for room would wait for ever");
+        moved += slice;
+    }
+    let count = |table: &str| connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0));
+    assert_eq!([count("event"), count("attempt")], [Ok(moved), Ok(moved)]);
+    assert!((0..total).any(|n| pending.find(1, id(n)).is_some()), "those that may wait do");
 }
 
 #[tokio::test]
