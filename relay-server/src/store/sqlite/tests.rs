@@ -17,8 +17,7 @@ use crate::{
     spool::BodyFile,
     store::{
         Action, Answer, Attempt, Body, BulkAction, ClaimedEvent, Dedup, Head, Lease, MAX_ANSWER_BYTES, Outcome, Reason,
-        Signature, State, Then,
-        rules::Row,
+        Signature, State, Then, rules::Row,
     },
 };
 
