@@ -689,7 +689,11 @@ pub async fn allow_open_files(count: u64) -> bool {
     raise.is_ok_and(|raise| raise.status.success())
 }
 
-async fn signal(child: &Child, name: &str) -> anyhow::Result<()> {
+/// Sends a process a signal, such as `-STOP`.
+///
+/// # Errors
+/// If it has ended, or the signal cannot be sent.
+pub async fn signal(child: &Child, name: &str) -> anyhow::Result<()> {
     let id = child.id().context("it has ended")?.to_string();
     let status = Command::new("kill").args([name, &id]).status().await?;
     if status.success() { Ok(()) } else { bail!("kill failed") }

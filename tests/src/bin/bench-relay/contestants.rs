@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use relay_tests::{
-    process::{PATIENCE, Server, on_its_own},
+    process::{PATIENCE, Server, on_its_own, signal},
     program::Program,
     tls,
 };
@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    load::{self, Load, SECRET, Target},
+    load::{self, Done, Load, SECRET, Target},
     machine::{Machine, command, cpu, finds, memory},
     network::Inside,
     nginx::{BIG_BYTES, Nginx, Role},
@@ -87,7 +87,7 @@ pub(crate) struct Contestant {
 #[derive(Default)]
 struct Parts {
     server: Option<Server>,
-    _children: Vec<Child>,
+    children: Vec<Child>,
     _folder: Option<tempfile::TempDir>,
     _watchers: Vec<TcpStream>,
     _tasks: JoinSet<()>,
@@ -128,6 +128,27 @@ impl Contestant {
         ended.with_context(|| format!("{} of {lines} webhooks were delivered", self.lines()))?;
         if setup.mode != "live" {
             sleep(Duration::from_millis(500)).await;
+        }
+        Ok(())
+    }
+
+    /// Gives it a load for so many seconds, and waits until all of that is delivered.
+    pub(crate) async fn take(&self, machine: &Machine, load: Load, seconds: u32) -> anyhow::Result<Done> {
+        let lines = self.lines();
+        let done = load::closed(&machine.load, &self.target, load, seconds).await?;
+        self.delivers(lines + done.completed).await?;
+        Ok(done)
+    }
+
+    /// Asks relay and agents to end, and waits until they have.
+    pub(crate) async fn end(mut self) -> anyhow::Result<()> {
+        for agent in &mut self.parts.children {
+            signal(agent, "-TERM").await?;
+            timeout(PATIENCE, agent.wait()).await.context("an agent does not end")??;
+        }
+        if let Some(server) = &mut self.parts.server {
+            server.terminate().await?;
+            server.ended().await?;
         }
         Ok(())
     }
@@ -302,13 +323,7 @@ impl Arena {
             front: server.id().into_iter().collect(),
             back: children.iter().filter_map(Child::id).collect(),
             lines: Some(lines),
-            parts: Parts {
-                server: Some(server),
-                _children: children,
-                _folder: None,
-                _watchers: watchers,
-                _tasks: tasks,
-            },
+            parts: Parts { server: Some(server), children, _folder: None, _watchers: watchers, _tasks: tasks },
         })
     }
 
@@ -339,7 +354,7 @@ impl Arena {
             front: id.into_iter().collect(),
             back,
             lines: None,
-            parts: Parts { _children: children, _folder: Some(folder), ..Parts::default() },
+            parts: Parts { children, _folder: Some(folder), ..Parts::default() },
         })
     }
 
@@ -373,7 +388,7 @@ impl Arena {
             front: server.id().into_iter().collect(),
             back: client.id().into_iter().collect(),
             lines: None,
-            parts: Parts { _children: vec![server, client], _folder: Some(folder), ..Parts::default() },
+            parts: Parts { children: vec![server, client], _folder: Some(folder), ..Parts::default() },
         })
     }
 

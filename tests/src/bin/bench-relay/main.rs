@@ -20,6 +20,7 @@ mod peers;
 mod report;
 mod rounds;
 mod stats;
+mod train;
 mod watchers;
 mod workloads;
 
@@ -44,7 +45,7 @@ use crate::{
 
 const HELP: &str = "usage: cargo bench-relay [WORKLOAD ...] [--quick] [--rounds N] [--seconds N] [--minutes N]
        [--binaries DIR] [--beside DIR] [--peers FILE] [--network] [--json FILE] [--list]
-       [--repeats N]
+       [--repeats N] [--train]
 
 --quick         the workloads that matter most, in 3 rounds and at most 6 minutes
 --binaries DIR  measures relay-server and relay-client of this folder, not this build
@@ -52,6 +53,7 @@ const HELP: &str = "usage: cargo bench-relay [WORKLOAD ...] [--quick] [--rounds 
 --peers FILE    measures other tunnels in the same rounds; tests/src/bin/bench-relay/peers.toml is an example
 --network       between two hosts that are 50 ms apart and lose packets, too (needs root, ip and netem)
 --seconds N     how long each contestant is given load in a round (1)
+--train         measures nothing: gives programs that count for their compiler something to count
 --repeats N     how often a run is tried again while the machine is busy (1)
 --minutes N     no workload begins after so long (60)";
 
@@ -92,6 +94,7 @@ struct Options {
     /// This process runs on the host of the relay already.
     inside: Option<network::Inside>,
     is_list: bool,
+    is_train: bool,
     is_quick: bool,
 }
 
@@ -111,6 +114,7 @@ impl Options {
             has_network: false,
             inside: None,
             is_list: false,
+            is_train: false,
             is_quick,
         };
         let mut words = words.iter();
@@ -120,6 +124,7 @@ impl Options {
                 "--quick" => {}
                 "--list" => options.is_list = true,
                 "--network" => options.has_network = true,
+                "--train" => options.is_train = true,
                 "--inside" => options.inside = Some(network::Inside::read(value()?)?),
                 "--rounds" => options.rounds = value()?.parse()?,
                 "--seconds" => options.seconds = value()?.parse()?,
@@ -168,6 +173,9 @@ async fn run(options: &Options) -> anyhow::Result<()> {
     }
     let ours = program(&options.binaries).unwrap_or_else(|| own.as_path().into());
     let mut arena = Arena::open(Machine::take(), ours, options.inside.as_ref()).await?;
+    if options.is_train {
+        return train::run(&arena, options.seconds).await;
+    }
     arena.beside = program(&options.beside);
     arena.peers = options.peers.as_deref().map(peers::read).transpose()?.unwrap_or_default();
     let machine = arena.machine.describe();
