@@ -30,7 +30,7 @@ impl HeaderBlock {
 
     /// A block to write, with room for so many bytes.
     pub fn builder(bytes: usize) -> HeaderBlockBuilder {
-        HeaderBlockBuilder { block: BytesMut::with_capacity(bytes), lines: 0 }
+        HeaderBlockBuilder { block: Vec::with_capacity(bytes), lines: 0 }
     }
 
     /// Takes an encoded block over, without copying it.
@@ -98,7 +98,7 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for HeaderBlock {
 
 #[derive(Debug)]
 pub struct HeaderBlockBuilder {
-    block: BytesMut,
+    block: Vec<u8>,
     lines: usize,
 }
 
@@ -127,7 +127,7 @@ impl HeaderBlockBuilder {
     }
 
     pub fn build(self) -> HeaderBlock {
-        HeaderBlock { block: self.block.freeze(), lines: self.lines }
+        HeaderBlock { block: self.block.into(), lines: self.lines }
     }
 }
 

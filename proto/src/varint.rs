@@ -3,13 +3,14 @@
 //!
 //! Longer encodings than needed are accepted, as the RFC does; ours are always the shortest.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 /// The largest value that a varint can carry.
 pub(crate) const MAX: u64 = (1 << 62) - 1;
 
 /// Appends `value`. Values above [`MAX`] are a caller's mistake and are cut to it.
-pub(crate) fn put(out: &mut BytesMut, value: u64) {
+#[inline]
+pub(crate) fn put(out: &mut impl BufMut, value: u64) {
     let value = value.min(MAX);
     match value {
         0..=0x3f => out.put_u8(value as u8),
@@ -45,6 +46,8 @@ pub(crate) fn peek(input: &[u8]) -> Option<(u64, usize)> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
 
     #[test]
