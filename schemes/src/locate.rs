@@ -165,6 +165,13 @@ pub(crate) fn is_header_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(token)
 }
 
+/// Whether there is a control character in a text.
+fn has_control(text: &str) -> bool {
+    // Those beyond ASCII, U+0080 to U+009F, all begin with this byte.
+    let may_be = |byte: u8| byte.is_ascii_control() || byte == 0xc2;
+    text.bytes().any(may_be) && text.chars().any(char::is_control)
+}
+
 /// Where an event's id or type stands: alternatives (` | `) of parts joined by colons (` + `).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Locator {
@@ -199,19 +206,34 @@ impl Locator {
 
     /// The value, at most 256 bytes of printable text. `first` takes the first of several events.
     pub(crate) fn read(&self, scene: &Scene<'_>, first: bool) -> Option<String> {
+        let part = |spot: &Spot| match spot {
+            Spot::Json(pointer) if pointer.has_wildcard() => {
+                let found = json::find(scene.json, pointer).ok()?;
+                let value = if first || found.len() == 1 { found.first()? } else { return None };
+                json::text_of(value)
+            }
+            spot => spot.read(scene).ok()?,
+        };
         self.alternatives.iter().find_map(|parts| {
-            let texts = parts.iter().map(|spot| match spot {
-                Spot::Json(pointer) if pointer.has_wildcard() => {
-                    let found = json::find(scene.json, pointer).ok()?;
-                    let value = if first || found.len() == 1 { found.first()? } else { return None };
-                    json::text_of(value)
-                }
-                spot => spot.read(scene).ok()?,
-            });
-            let text = texts.collect::<Option<Vec<_>>>()?.join(&b':');
+            let text = match parts.as_slice() {
+                [only] => part(only)?.into_owned(),
+                parts => parts.iter().map(part).collect::<Option<Vec<_>>>()?.join(&b':'),
+            };
             let text = String::from_utf8(text).ok()?;
-            let good = !text.is_empty() && text.len() <= MAX_META && !text.chars().any(char::is_control);
+            let good = !text.is_empty() && text.len() <= MAX_META && !has_control(&text);
             good.then_some(text)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_control_character_is_found_and_nothing_else() {
+        for letter in (0..0x3000).filter_map(char::from_u32) {
+            assert_eq!(has_control(&format!("a{letter}é")), letter.is_control(), "{:?}", letter);
+        }
     }
 }
