@@ -48,6 +48,8 @@ pub(crate) struct RowRule {
     provider: Arc<Provider>,
     keyring: Keyring,
     policy: Policy,
+    /// Whether it needs the whole body of any request. Every request asks.
+    needs_whole_bodies: bool,
 }
 
 /// What an endpoint decides beside the row.
@@ -160,7 +162,8 @@ impl Rule {
         policy: Policy,
     ) -> Result<(Self, Vec<SecretWarning>), SecretError> {
         let (keyring, warnings) = Keyring::new(&provider, material, policy.jwks_url.is_some())?;
-        Ok((Self::Row(Box::new(RowRule { provider, keyring, policy })), warnings))
+        let needs_whole_bodies = provider.needs_whole_body(None);
+        Ok((Self::Row(Box::new(RowRule { provider, keyring, policy, needs_whole_bodies })), warnings))
     }
 
     fn row(&self) -> Option<&RowRule> {
@@ -203,7 +206,7 @@ impl Rule {
     pub(crate) fn needs_whole_body(&self, received: Option<&Received>) -> bool {
         let Some(row) = self.row() else { return false };
         match received {
-            None => row.provider.needs_whole_body(None),
+            None => row.needs_whole_bodies,
             Some(received) => {
                 let headers = Lines(&received.head.headers);
                 row.provider.needs_whole_body(Some(&request(received, &headers, &[])))
