@@ -169,7 +169,7 @@ fn apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool, more: usize) -> (Hea
         url,
         rest,
         ..
-    } = received;
+    } = *received;
     let headers = &head.headers;
     let front = front.unwrap_or(Front { scheme: if secure { "https" } else { "http" }, host: None });
     // HTTP/2 has an :authority instead of the line.

@@ -34,14 +34,14 @@ use crate::{
 
 /// A request that came no further than the door.
 pub(crate) struct TurnedAway {
-    pub received: Received,
+    pub received: Box<Received>,
     /// Its body, if that was collected.
     pub body: Option<SeenBody>,
     pub failure: Failure,
 }
 
 impl TurnedAway {
-    pub(crate) fn new(received: Received, payload: &Payload, failure: Failure) -> Self {
+    pub(crate) fn new(received: Box<Received>, payload: &Payload, failure: Failure) -> Self {
         Self { received, body: payload.seen(), failure }
     }
 }

@@ -126,7 +126,7 @@ impl SeenBody {
 /// A request that has not proven it, given back whole for the record.
 #[derive(Debug)]
 pub(crate) struct Unproven {
-    pub received: Received,
+    pub received: Box<Received>,
     pub payload: Payload,
     pub refusal: Refusal,
 }
@@ -134,7 +134,7 @@ pub(crate) struct Unproven {
 /// A request that has proven what its endpoint asks for.
 #[derive(Debug)]
 pub(crate) struct Webhook {
-    received: Received,
+    received: Box<Received>,
     payload: Payload,
     scheme: Cow<'static, str>,
     mark: Option<RequestMark>,
@@ -289,7 +289,7 @@ impl Rule {
     /// Applies the rule. `late` is how old a request may be whose taker knows that it did not come before.
     pub(crate) fn verify(
         &self,
-        received: Received,
+        received: Box<Received>,
         payload: Payload,
         late: Option<Duration>,
     ) -> Result<Webhook, Box<Unproven>> {
@@ -410,7 +410,7 @@ impl Webhook {
     }
 
     /// What was received, where it may turn out only later that it must not pass.
-    pub(crate) fn contested(&self) -> Option<(Received, SeenBody)> {
+    pub(crate) fn contested(&self) -> Option<(Box<Received>, SeenBody)> {
         let contested = self.mark.is_some_and(|mark| mark.is_late || mark.body.is_some());
         self.payload.seen().filter(|_| contested).map(|body| (self.received.clone(), body))
     }
@@ -435,7 +435,7 @@ impl Webhook {
         std::mem::take(&mut self.event)
     }
 
-    pub(crate) const fn received(&self) -> &Received {
+    pub(crate) fn received(&self) -> &Received {
         &self.received
     }
 
@@ -459,7 +459,7 @@ impl Webhook {
         self.received.event_id
     }
 
-    pub(crate) fn into_parts(self) -> (Received, Payload, Cow<'static, str>) {
+    pub(crate) fn into_parts(self) -> (Box<Received>, Payload, Cow<'static, str>) {
         (self.received, self.payload, self.scheme)
     }
 }

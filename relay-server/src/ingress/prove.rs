@@ -67,12 +67,12 @@ impl Prover {
     ) -> Result<Proven, Box<TurnedAway>> {
         let turned_away = |received, payload, failure| Err(Box::new(TurnedAway::new(received, payload, failure)));
         if let Err(failure) = self.admit(endpoint, &received, &payload) {
-            return turned_away(*received, &payload, failure);
+            return turned_away(received, &payload, failure);
         }
         let kept = endpoint.keeps(&received.head.method).is_some();
         let bytes = head_bytes(&received.head) + if kept { 0 } else { LIVE_BYTES };
         let Ok(mut memory) = self.memory.take(&endpoint.name, self.most_in_memory(endpoint), holder, bytes) else {
-            return turned_away(*received, &payload, RelayFault::Overloaded.into());
+            return turned_away(received, &payload, RelayFault::Overloaded.into());
         };
         let payload = match payload {
             payload if !(endpoint.verify.covers_body() || kept) => payload,
@@ -85,7 +85,7 @@ impl Prover {
                     }
                     body
                 }
-                Err(failure) => return Err(Box::new(TurnedAway { received: *received, body: None, failure })),
+                Err(failure) => return Err(Box::new(TurnedAway { received, body: None, failure })),
             },
             Payload::Whole(_) | Payload::Long(..) | Payload::Upgrade(_) => Payload::Whole(Bytes::new()),
         };
@@ -97,14 +97,14 @@ impl Prover {
             match Box::pin(self.challenge(endpoint, &received, &payload, key_by(received.started))).await {
                 Ok(None) => {}
                 Ok(Some(reply)) => return Ok(Proven::Answered(reply, received.event_id)),
-                Err(failure) => return turned_away(*received, &payload, failure),
+                Err(failure) => return turned_away(received, &payload, failure),
             }
         }
         let proven = match payload {
-            Payload::Long(..) => Box::pin(apply(endpoint, *received, payload)).await?,
+            Payload::Long(..) => Box::pin(apply(endpoint, received, payload)).await?,
             payload => {
                 let late = lateness(endpoint, &received);
-                endpoint.verify.verify(*received, payload, late)
+                endpoint.verify.verify(received, payload, late)
             }
         };
         let webhook = match proven {
@@ -245,7 +245,7 @@ fn lateness(endpoint: &Endpoint, received: &Received) -> Option<Duration> {
 /// Applies the endpoint's rule: to a long body on a thread that may block, since it is read once more.
 async fn apply(
     endpoint: &Arc<Endpoint>,
-    received: Received,
+    received: Box<Received>,
     payload: Payload,
 ) -> Result<Result<Webhook, Box<Unproven>>, Box<TurnedAway>> {
     let late = lateness(endpoint, &received);
