@@ -10,13 +10,19 @@
 //! Invariants: a share is never below what one whole request of its endpoint takes; dropping a [`Memory`] gives back
 //! what it took; nothing is remembered of an endpoint or an address that holds nothing.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use http::request::Parts;
 use parking_lot::Mutex;
 use relay_program::EndpointName;
-
-use crate::tally::give_back;
 
 /// What a header line costs beside its text: its place in a header map, with room for what a map keeps free.
 const LINE_BYTES: usize = 160;
@@ -46,9 +52,12 @@ pub(crate) struct MemoryBudget {
 #[derive(Debug, Default)]
 struct Held {
     all: usize,
-    endpoints: HashMap<EndpointName, usize>,
-    addresses: HashMap<IpAddr, usize>,
+    endpoints: Shares<EndpointName>,
+    addresses: Shares<IpAddr>,
 }
+
+/// What each holder has. It is changed under the budget's lock alone.
+type Shares<K> = HashMap<K, Arc<AtomicUsize>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoRoom;
@@ -58,12 +67,49 @@ pub(crate) struct NoRoom;
 pub(crate) struct Memory {
     budget: Arc<MemoryBudget>,
     /// Not known yet of a head that is not whole.
-    endpoint: Option<EndpointName>,
+    endpoint: Option<Holder<EndpointName>>,
     /// Whose it is; `None` for those that are not counted by address.
-    address: Option<IpAddr>,
+    address: Option<Holder<IpAddr>>,
     /// The least that a share may be.
     least: usize,
     bytes: usize,
+}
+
+/// Whose share a request's memory counts in.
+#[derive(Debug)]
+struct Holder<K> {
+    key: K,
+    /// At hand while the request has a part of it, so that it is looked up once. It is among the shares as long.
+    share: Option<Arc<AtomicUsize>>,
+}
+
+impl<K: Clone + Eq + Hash> Holder<K> {
+    const fn new(key: K) -> Self {
+        Self { key, share: None }
+    }
+
+    fn held(&self, shares: &Shares<K>) -> usize {
+        let share = self.share.as_ref().or_else(|| shares.get(&self.key));
+        share.map_or(0, |share| share.load(Ordering::Relaxed))
+    }
+
+    fn grow(&mut self, shares: &mut Shares<K>, more: usize) {
+        let share = self.share.get_or_insert_with(|| Arc::clone(shares.entry(self.key.clone()).or_default()));
+        share.store(share.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+    }
+
+    /// Gives so many back, of which the request has `left`. A holder that has none is forgotten.
+    fn shrink(&mut self, shares: &mut Shares<K>, less: usize, left: usize) {
+        let Some(share) = &self.share else { return };
+        let held = share.load(Ordering::Relaxed) - less;
+        share.store(held, Ordering::Relaxed);
+        if held == 0 {
+            shares.remove(&self.key);
+        }
+        if left == 0 {
+            self.share = None;
+        }
+    }
 }
 
 /// What a request's head costs while it is held.
@@ -83,7 +129,7 @@ impl MemoryBudget {
     }
 
     pub(crate) fn held_by(&self, endpoint: &EndpointName) -> usize {
-        self.held.lock().endpoints.get(endpoint).copied().unwrap_or_default()
+        Holder::new(endpoint.clone()).held(&self.held.lock().endpoints)
     }
 
     /// The memory of one request, whose body takes at most `max_body` bytes of it; `address` is whom it is counted for
@@ -96,14 +142,15 @@ impl MemoryBudget {
         bytes: usize,
     ) -> Result<Memory, NoRoom> {
         let least = usize::try_from(max_body).unwrap_or(usize::MAX).saturating_add(HEAD_BYTES);
-        let (budget, endpoint) = (Arc::clone(self), Some(endpoint.clone()));
-        let mut memory = Memory { budget, endpoint, address, least, bytes: 0 };
+        let (endpoint, address) = (Some(Holder::new(endpoint.clone())), address.map(Holder::new));
+        let mut memory = Memory { budget: Arc::clone(self), endpoint, address, least, bytes: 0 };
         memory.grow(bytes)?;
         Ok(memory)
     }
 
     /// The memory of heads that come on one connection, with nothing taken yet.
     pub(crate) fn of_heads(self: &Arc<Self>, address: Option<IpAddr>) -> Memory {
+        let address = address.map(Holder::new);
         Memory { budget: Arc::clone(self), endpoint: None, address, least: HEAD_BYTES, bytes: 0 }
     }
 }
@@ -115,23 +162,26 @@ impl Memory {
 
     /// Takes so many bytes more. Where there is no room, what was taken before stays.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), NoRoom> {
+        if more == 0 {
+            return Ok(());
+        }
         let whole = self.budget.bytes;
         let mut held = self.budget.held.lock();
         let fits = |now: usize, most: usize| now.saturating_add(more) <= most;
-        let of_endpoint = self.endpoint.as_ref().and_then(|endpoint| held.endpoints.get(endpoint).copied());
-        let of_address = self.address.and_then(|address| held.addresses.get(&address).copied()).unwrap_or_default();
+        let of_endpoint = self.endpoint.as_ref().map_or(0, |endpoint| endpoint.held(&held.endpoints));
+        let of_address = self.address.as_ref().map(|address| address.held(&held.addresses));
         let fits = fits(held.all, whole)
-            && fits(of_endpoint.unwrap_or_default(), self.least.max(whole / ENDPOINT_PART))
-            && (self.address.is_none() || fits(of_address, self.least.max(whole / ADDRESS_PART)));
+            && fits(of_endpoint, self.least.max(whole / ENDPOINT_PART))
+            && of_address.is_none_or(|held| fits(held, self.least.max(whole / ADDRESS_PART)));
         if !fits {
             return Err(NoRoom);
         }
         held.all += more;
-        if let Some(endpoint) = &self.endpoint {
-            *held.endpoints.entry(endpoint.clone()).or_default() += more;
+        if let Some(endpoint) = &mut self.endpoint {
+            endpoint.grow(&mut held.endpoints, more);
         }
-        if let Some(address) = self.address {
-            *held.addresses.entry(address).or_default() += more;
+        if let Some(address) = &mut self.address {
+            address.grow(&mut held.addresses, more);
         }
         drop(held);
         self.bytes += more;
@@ -152,11 +202,11 @@ impl Memory {
         self.bytes -= less;
         let mut held = self.budget.held.lock();
         held.all -= less;
-        if let Some(endpoint) = &self.endpoint {
-            give_back(&mut held.endpoints, endpoint, less);
+        if let Some(endpoint) = &mut self.endpoint {
+            endpoint.shrink(&mut held.endpoints, less, self.bytes);
         }
-        if let Some(address) = self.address {
-            give_back(&mut held.addresses, &address, less);
+        if let Some(address) = &mut self.address {
+            address.shrink(&mut held.addresses, less, self.bytes);
         }
     }
 }
@@ -220,6 +270,21 @@ mod tests {
         drop(most);
         assert!(budget.take(&other.0, other.1, None, WHOLE + 1).is_err());
         assert!(budget.take(&other.0, other.1, None, WHOLE).is_ok());
+    }
+
+    #[test]
+    fn who_gave_all_back_counts_again_although_its_share_was_forgotten_meanwhile() {
+        let budget = Arc::new(MemoryBudget::new(100 * MIB));
+        let (name, most) = endpoint("one", MIB);
+        let (mut one, other) = (budget.take(&name, most, None, 5).expect("room"), budget.take(&name, most, None, 7));
+        one.shrink_to(0);
+        assert_eq!(budget.held_by(&name), 7);
+        drop(other);
+        assert!(budget.held.lock().endpoints.is_empty());
+        assert_eq!((one.grow(3), one.grow(0), budget.held_by(&name)), (Ok(()), Ok(()), 3));
+        let none = budget.take(&name, most, None, 0).expect("room");
+        drop((one, none));
+        assert_eq!((budget.held(), budget.held.lock().endpoints.len()), (0, 0));
     }
 
     #[test]

@@ -45,16 +45,12 @@ impl<K: Eq + Hash> Tally<K> {
 
 impl<K: Eq + Hash> Drop for Tallied<K> {
     fn drop(&mut self) {
-        give_back(&mut self.counts.lock(), &self.holder, 1);
-    }
-}
-
-/// Takes so many off a holder's count.
-pub(crate) fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, usize>, holder: &K, less: usize) {
-    if let Some(count) = counts.get_mut(holder) {
-        *count -= less;
-        if *count == 0 {
-            counts.remove(holder);
+        let mut counts = self.counts.lock();
+        if let Some(count) = counts.get_mut(&self.holder) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.holder);
+            }
         }
     }
 }
