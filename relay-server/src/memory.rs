@@ -112,11 +112,10 @@ impl<K: Clone + Eq + Hash> Holder<K> {
     }
 }
 
-/// What a request's head costs while it is held.
-pub(crate) fn head_bytes(head: &Parts) -> usize {
-    let lines = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + LINE_BYTES);
+/// What a request's head costs while it is held. Its lines have so many bytes of text.
+pub(crate) fn head_bytes(head: &Parts, text_bytes: usize) -> usize {
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    REQUEST_BYTES + 3 * target + lines.sum::<usize>()
+    REQUEST_BYTES + 3 * target + text_bytes + LINE_BYTES * head.headers.len()
 }
 
 impl MemoryBudget {

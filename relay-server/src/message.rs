@@ -35,6 +35,9 @@ use crate::{
 /// Room for the lines that the relay adds, in bytes.
 const ADDED_BYTES: usize = 512;
 
+/// What the lengths before a line's name and value take, mostly.
+const LENGTHS_BYTES: usize = 3;
+
 /// What stands for the proof of content that somebody changed, and that is not signed afresh.
 pub(crate) const EDITED: &str = "edited";
 
@@ -165,6 +168,7 @@ fn apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool, more: usize) -> (Hea
         certificate,
         front,
         head,
+        text_bytes,
         host,
         url,
         rest,
@@ -188,7 +192,8 @@ fn apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool, more: usize) -> (Hea
     let said = |name: &HeaderName| if trusted && !one_hop(name) { joined(headers, name, b", ") } else { Vec::new() };
     let forwarded = forwarded(said, address, &front, named);
     let verified = verified.into_owned();
-    let lines = lines(&head, &one_hop, named, (trusted, is_brought), more);
+    let bytes = text_bytes + LENGTHS_BYTES * head.headers.len() + more;
+    let lines = lines(&head, &one_hop, named, (trusted, is_brought), bytes);
     let framing = framing(headers, &payload);
     let certificate = certificate.map(|shown| shown.line().clone());
     let arrival = Arrival { id, received_at, peer, url, verified, signer, forwarded, traceparent, certificate };
@@ -212,11 +217,10 @@ fn lines(
     one_hop: impl Fn(&HeaderName) -> bool,
     host: &[u8],
     (trusted, keeps_trace): (bool, bool),
-    more: usize,
+    bytes: usize,
 ) -> HeaderBlockBuilder {
     let headers = &head.headers;
-    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 3).sum();
-    let mut block = HeaderBlock::builder(bytes + host.len() + 16 + more);
+    let mut block = HeaderBlock::builder(bytes + host.len() + 16);
     let mut last = None;
     for (name, value) in headers {
         let is_first = last.replace(name) != Some(name);

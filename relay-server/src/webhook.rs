@@ -96,6 +96,8 @@ pub(crate) struct Received {
     /// What the config says in the place of a proxy in front that nobody trusts to say it.
     pub front: Option<Front>,
     pub head: Parts,
+    /// How long the names and values of its lines are together.
+    pub text_bytes: usize,
     /// The host that it names, lower case, without a port.
     pub host: String,
     /// The address under which its sender knows it: scheme, host and target.

@@ -70,7 +70,7 @@ impl Prover {
             return turned_away(received, &payload, failure);
         }
         let kept = endpoint.keeps(&received.head.method).is_some();
-        let bytes = head_bytes(&received.head) + if kept { 0 } else { LIVE_BYTES };
+        let bytes = head_bytes(&received.head, received.text_bytes) + if kept { 0 } else { LIVE_BYTES };
         let Ok(mut memory) = self.memory.take(&endpoint.name, self.most_in_memory(endpoint), holder, bytes) else {
             return turned_away(received, &payload, RelayFault::Overloaded.into());
         };
@@ -275,7 +275,7 @@ fn check_message(endpoint: &Endpoint, received: &Received, max_head: usize) -> R
     if head.method.as_str().len() > MAX_METHOD_BYTES {
         return Err(SenderFault::Method);
     }
-    let lines: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let lines = received.text_bytes + ": \r\n".len() * head.headers.len();
     // hyper counts them over HTTP/1.1 alone, and the tunnel carries only so many.
     if head.headers.len() > MAX_HEADERS {
         return Err(SenderFault::HeadTooLarge);

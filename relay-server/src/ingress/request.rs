@@ -178,6 +178,7 @@ impl Requests {
                 let ((at, now), url) = (self.delivery.clock.read(), routes.seen_url(&endpoint, peer, &head, &host));
                 let front = routes.front(&endpoint, peer, &host);
                 let (started, secure, peer) = (seen.started, peer.secure, peer.address);
+                let text_bytes = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
                 let mut way = Way::from(started);
                 way.pass(Hop::Received, now);
                 let address = connection.address.clone();
@@ -193,6 +194,7 @@ impl Requests {
                     certificate: connection.shown.certificate.clone(),
                     front,
                     head,
+                    text_bytes,
                     host,
                     url,
                     rest,
