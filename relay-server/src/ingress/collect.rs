@@ -6,6 +6,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http_body_util::BodyExt;
 use hyper::body::Body;
 use tokio::time::{Instant, timeout_at};
@@ -31,7 +32,8 @@ pub(crate) enum Collected {
 pub(crate) struct Patience {
     /// Longest silence.
     pub(crate) idle: Duration,
-    pub(crate) until: Instant,
+    /// In all, from when it is waited for first.
+    pub(crate) whole: Duration,
 }
 
 /// Where a body goes on that is too long for memory.
@@ -56,7 +58,7 @@ where
     let before = memory.bytes();
     let most = usize::try_from(body.size_hint().exact().unwrap_or(max_bytes)).unwrap_or(usize::MAX);
     let longest = if overflow.is_some() { most.min(LONG_BYTES) } else { most };
-    let (mut pieces, mut whole) = (Pieces { body, left: most as u64, max_bytes, patience }, Vec::new());
+    let (mut pieces, mut whole) = (Pieces { body, left: most as u64, max_bytes, patience, until: None }, Vec::new());
     while let Some(data) = pieces.next().await? {
         match &overflow {
             Some(overflow) if whole.len() + data.len() > LONG_BYTES => {
@@ -86,6 +88,8 @@ struct Pieces<B> {
     left: u64,
     max_bytes: u64,
     patience: Patience,
+    /// When it has to be there; `None` until it is waited for.
+    until: Option<Instant>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Pieces<B> {
@@ -94,9 +98,16 @@ impl<B: Body<Data = Bytes> + Unpin> Pieces<B> {
             return Ok(None);
         }
         // Frames without a byte are no progress.
-        let patience = (Instant::now() + self.patience.idle).min(self.patience.until);
+        let mut patience = None;
         loop {
-            let frame = timeout_at(patience, self.body.frame()).await.map_err(|_| SenderFault::BodyTimeout)?;
+            // Most bodies are there with their heads: no clock is read for them.
+            let frame = match self.body.frame().now_or_never() {
+                Some(frame) => frame,
+                None => {
+                    let until = *patience.get_or_insert_with(|| self.wait_until());
+                    timeout_at(until, self.body.frame()).await.map_err(|_| SenderFault::BodyTimeout)?
+                }
+            };
             let Some(frame) = frame else { return Ok(None) };
             let Ok(data) = frame.map_err(|_| SenderFault::BodyBroken)?.into_data() else { continue };
             if data.is_empty() {
@@ -106,6 +117,13 @@ impl<B: Body<Data = Bytes> + Unpin> Pieces<B> {
             self.left = self.left.checked_sub(data.len() as u64).ok_or(SenderFault::BodyTooLarge { limit_bytes })?;
             return Ok(Some(data));
         }
+    }
+
+    /// Until when the next piece is waited for from now on.
+    fn wait_until(&mut self) -> Instant {
+        let (now, Patience { idle, whole }) = (Instant::now(), self.patience);
+        let until = *self.until.get_or_insert(now + whole);
+        until.min(now + idle)
     }
 }
 

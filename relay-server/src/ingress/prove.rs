@@ -157,7 +157,7 @@ impl Prover {
         body: RequestBody,
         memory: &mut Memory,
     ) -> Result<Payload, Failure> {
-        let patience = Patience { idle: self.timeouts.body_idle, until: Instant::now() + self.timeouts.body };
+        let patience = Patience { idle: self.timeouts.body_idle, whole: self.timeouts.body };
         let overflow = self.spool.clone();
         let overflow = overflow.map(|spool| Overflow { store: &*self.store, spool, endpoint, address: holder });
         let body = match collect(body, endpoint.max_body, patience, memory, overflow).await? {
