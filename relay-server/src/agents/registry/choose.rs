@@ -102,7 +102,7 @@ impl Registry {
             return Err(if others { ChooseError::Unwanted } else { ChooseError::NoAgent });
         }
         // The clock is for circuits alone.
-        let (now, respected) = (Instant::now(), (circuits == Circuits::Respected).then(|| self.clock.now()));
+        let respected = (circuits == Circuits::Respected).then(|| self.clock.now());
         let first = turn % candidates.len();
         candidates.rotate_left(first);
         // A target that is to be probed comes first, or others would keep it from ever coming back.
@@ -112,7 +112,7 @@ impl Registry {
         });
         let (mut failure, mut held_back) = (ChooseError::NoAgent, None);
         for Candidate { agent, handle, load } in candidates {
-            if let Err(wait) = load.room(respected, now) {
+            if let Err(wait) = load.room(respected) {
                 held_back = Some(shorter(held_back, wait.unwrap_or(UNKNOWN_WAIT)));
                 continue;
             }
@@ -121,7 +121,7 @@ impl Registry {
                 continue;
             };
             match handle.reserve() {
-                Ok(slot) => match load.take(respected, now) {
+                Ok(slot) => match load.take(respected) {
                     Ok(is_probe) => return Ok(Reservation { slot, agent, counted, is_probe }),
                     Err(wait) => held_back = Some(shorter(held_back, wait)),
                 },
@@ -175,10 +175,10 @@ impl Registry {
     /// How long none of them will, where that is known.
     pub(crate) fn free(&self, endpoint: &str, most: usize) -> Result<usize, Option<Duration>> {
         let agents = self.roused(endpoint);
-        let (now, today) = (Instant::now(), self.clock.now());
+        let today = self.clock.now();
         let (mut free, mut wait) = (0, None);
         for load in agents {
-            match load.room(Some(today), now) {
+            match load.room(Some(today)) {
                 Ok(room) => {
                     let capacity = load.capacity - load.in_flight.load(Ordering::Relaxed);
                     free += capacity.clamp(0, i64::from(room));
@@ -196,8 +196,8 @@ impl Registry {
     /// is used up, or a failing target is left alone.
     pub(crate) fn held_back(&self, endpoint: &str) -> bool {
         let agents = self.roused(endpoint);
-        let (now, today) = (Instant::now(), self.clock.now());
-        !agents.is_empty() && agents.iter().all(|load| load.is_full() || load.room(Some(today), now).is_err())
+        let today = self.clock.now();
+        !agents.is_empty() && agents.iter().all(|load| load.is_full() || load.room(Some(today)).is_err())
     }
 
     /// When one of an endpoint's agents is tried again, where all of their handlers failed so often that they are left

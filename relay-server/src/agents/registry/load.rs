@@ -34,20 +34,20 @@ impl Load {
     }
 
     /// How many exchanges its rate and its circuit allow now, at least one. Circuits are respected as they are at a time.
-    pub(super) fn room(&self, respected: Option<Timestamp>, now: Instant) -> Result<u32, Option<Duration>> {
+    pub(super) fn room(&self, respected: Option<Timestamp>) -> Result<u32, Option<Duration>> {
         let gate = respected.map_or(Gate::Pass, |today| self.target.gate(today));
         if let (Gate::Wait(until), Some(today)) = (gate, respected) {
             // Once its time is over it waits for the end of a probe, and nobody knows when that is.
             return Err(Duration::try_from(until.duration_since(today)).ok().filter(|wait| !wait.is_zero()));
         }
-        let room = self.limiter.as_ref().map_or(Ok(u32::MAX), |limiter| limiter.room(now)).map_err(Some)?;
+        let room = self.limiter.as_ref().map_or(Ok(u32::MAX), |limiter| limiter.room(Instant::now())).map_err(Some)?;
         Ok(if gate == Gate::Probe { 1 } else { room })
     }
 
     /// Takes one of them; whether it is a probe.
-    pub(super) fn take(&self, respected: Option<Timestamp>, now: Instant) -> Result<bool, Duration> {
+    pub(super) fn take(&self, respected: Option<Timestamp>) -> Result<bool, Duration> {
         if let Some(limiter) = &self.limiter {
-            limiter.take(now)?;
+            limiter.take(Instant::now())?;
         }
         match respected.map_or(Gate::Pass, |today| self.target.ask(today)) {
             Gate::Pass => Ok(false),
