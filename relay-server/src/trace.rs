@@ -49,14 +49,19 @@ impl TraceContext {
     }
 
     pub(crate) fn to_text(self) -> String {
-        let mut text = String::with_capacity(TEXT_BYTES);
-        text.push_str("00-");
-        HEXLOWER.encode_append(&self.trace_id, &mut text);
-        text.push('-');
-        HEXLOWER.encode_append(&self.span_id, &mut text);
-        text.push('-');
-        HEXLOWER.encode_append(&[self.flags], &mut text);
-        text
+        let mut text: [u8; TEXT_BYTES] = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        for (digits, bytes) in [(3..35, &self.trace_id[..]), (36..52, &self.span_id), (53..55, &[self.flags])] {
+            put_digits(&mut text[digits], bytes);
+        }
+        std::str::from_utf8(&text).unwrap_or_default().to_owned()
+    }
+}
+
+/// Writes bytes as lower-case hexadecimal digits.
+fn put_digits(digits: &mut [u8], bytes: &[u8]) {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    for (two, byte) in digits.as_chunks_mut().0.iter_mut().zip(bytes) {
+        *two = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
     }
 }
 
