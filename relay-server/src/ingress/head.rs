@@ -259,7 +259,10 @@ fn look(bytes: &[u8]) -> Option<Looked> {
 
 /// A line that ends without a carriage return, which RFC 9112, section 2.2, leaves to each reader.
 fn has_bare_line_feed(head: &[u8]) -> bool {
-    memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
+    let Some((first, rest)) = head.split_first() else { return false };
+    // To the end, whatever is found: so the compiler makes steps of many bytes of it.
+    let pairs = head.iter().zip(rest);
+    pairs.fold(*first == b'\n', |found, (before, byte)| found | ((*byte == b'\n') & (*before != b'\r')))
 }
 
 /// A connection whose bytes are watched on their way to hyper, and whose end is held back while a request needs it.
