@@ -196,9 +196,8 @@ impl Routes {
         if self.named && !own_host {
             return [&self.public_url, target].concat();
         }
-        let trusted = self.trusts(peer.address);
-        let forwarded =
-            |name: &HeaderName| head.headers.get(name).filter(|_| trusted).and_then(|value| value.to_str().ok());
+        let said = self.trusts(peer.address).then_some(&head.headers);
+        let forwarded = |name: &HeaderName| said?.get(name)?.to_str().ok();
         let secure = peer.secure || (self.named && self.public_url.starts_with("https:"));
         let scheme = match forwarded(&known::FORWARDED_PROTO) {
             Some(scheme @ ("http" | "https")) => scheme,
@@ -208,7 +207,9 @@ impl Routes {
         let authority = head.uri.authority().map(Authority::as_str);
         let line = head.headers.get(header::HOST).and_then(|line| line.to_str().ok());
         let host = forwarded(&known::FORWARDED_HOST).or(authority).or(line).unwrap_or(host);
-        [scheme, "://", host, target].concat()
+        let mut url = String::with_capacity(scheme.len() + "://".len() + host.len() + target.len());
+        [scheme, "://", host, target].into_iter().for_each(|part| url.push_str(part));
+        url
     }
 
     /// What stands in for the word of a proxy that is not trusted to say anything: whoever comes from this machine or
@@ -377,9 +378,12 @@ fn parse_host(text: &[u8]) -> Result<String, SenderFault> {
 
 /// Whether this is a colon, and a port or nothing behind it.
 fn is_port(text: &[u8]) -> bool {
-    let digits = text.strip_prefix(b":").filter(|digits| digits.iter().all(u8::is_ascii_digit));
-    let port = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-    port.is_some_and(|port| port.is_empty() || port.parse::<u16>().is_ok())
+    let Some(digits) = text.strip_prefix(b":") else { return false };
+    let number = digits.iter().try_fold(0_u16, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u16::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    });
+    number.is_some()
 }
 
 #[cfg(test)]

@@ -62,14 +62,19 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 pub fn one_length(headers: &HeaderMap) -> Result<Option<u64>, InvalidHeader> {
     let mut said = None;
     for line in headers.get_all(header::CONTENT_LENGTH) {
-        let digits = line.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-        let length: u64 = digits.and_then(|digits| digits.parse().ok()).ok_or(InvalidHeader)?;
+        let length = number(line.as_bytes()).ok_or(InvalidHeader)?;
         if said.is_some_and(|said| said != length) {
             return Err(InvalidHeader);
         }
         said = Some(length);
     }
     Ok(said)
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+    let more = |number: u64, byte| number.checked_mul(10)?.checked_add(digit(byte)?);
+    if digits.is_empty() { None } else { digits.iter().try_fold(0, more) }
 }
 
 /// What `Connection` names, as it is written there.
