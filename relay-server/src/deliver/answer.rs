@@ -51,18 +51,24 @@ pub(crate) fn settle_trailers(trailers: &mut HeaderMap) {
 
 /// Leaves an answer one length at most, and none where its status has no body (RFC 9110, section 8.6).
 fn settle_length(status: u16, headers: &mut HeaderMap) -> Result<(), HandlerFault> {
-    match one_length(headers) {
-        _ if matches!(status, 101 | 204 | 304) => drop(headers.remove(header::CONTENT_LENGTH)),
-        Ok(None) => {}
-        Ok(Some(_)) if is_plain(headers) => {}
-        Ok(Some(length)) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
-        Err(_) => return Err(HandlerFault::Broken),
+    if matches!(status, 101 | 204 | 304) {
+        headers.remove(header::CONTENT_LENGTH);
+        return Ok(());
     }
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => return Ok(()),
+        (Some(only), None) if is_plain_length(only.as_bytes()) => return Ok(()),
+        _ => {}
+    }
+    let length = one_length(headers).ok().flatten().ok_or(HandlerFault::Broken)?;
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     Ok(())
 }
 
-/// Whether the length stands in one line, as everybody writes it.
-fn is_plain(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
-    matches!((lines.next(), lines.next()), (Some(only), None) if !only.as_bytes().starts_with(b"0") || only.len() == 1)
+/// Whether this is a length as everybody writes it.
+fn is_plain_length(digits: &[u8]) -> bool {
+    const SAFE_DIGITS: usize = 19; // As many are always within 64 bits.
+    let is_short = (1..=SAFE_DIGITS).contains(&digits.len()) && (digits[0] != b'0' || digits.len() == 1);
+    is_short && digits.iter().all(u8::is_ascii_digit)
 }
