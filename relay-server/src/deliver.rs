@@ -164,11 +164,15 @@ impl Audience for Reader {
 pub(crate) enum Call {
     /// The whole request is on its way.
     Sent(ResponseFuture),
-    Sending {
-        exchange: Exchange,
-        source: BodySource,
-        copies: Copies,
-    },
+    /// In a box: it is large, and most requests are whole.
+    Sending(Box<Sending>),
+}
+
+/// A request whose body is still to be sent.
+pub(crate) struct Sending {
+    exchange: Exchange,
+    source: BodySource,
+    copies: Copies,
 }
 
 impl Call {
@@ -177,7 +181,7 @@ impl Call {
             BodySource::Whole(body) if body.as_ref().is_none_or(|body| body.len() <= MAX_CHUNK_BYTES) => {
                 Self::Sent(place.open_whole(head, body.unwrap_or_default()))
             }
-            source => Self::Sending { exchange: place.open(head), source, copies: Copies::default() },
+            source => Self::sending(place, head, source, Copies::default()),
         }
     }
 
@@ -199,8 +203,12 @@ impl Call {
         };
         match (mirror, tap) {
             (None, None) => Self::open(place, head, source),
-            (mirror, tap) => Self::Sending { exchange: place.open(head), source, copies: Copies { mirror, tap } },
+            (mirror, tap) => Self::sending(place, head, source, Copies { mirror, tap }),
         }
+    }
+
+    fn sending(place: Reservation, head: RequestHead, source: BodySource, copies: Copies) -> Self {
+        Self::Sending(Box::new(Sending { exchange: place.open(head), source, copies }))
     }
 }
 
@@ -217,10 +225,12 @@ async fn answer(call: Call) -> Result<Box<HandlerAnswer>, Undelivered> {
             let answer = HandlerAnswer::new(head, body)?;
             if answer.head.status == StatusCode::SWITCHING_PROTOCOLS { Err(NO_ANSWER) } else { Ok(answer) }
         }
-        Call::Sending { exchange, source: BodySource::Upgrade(upgrade), copies: _ } => {
-            Box::pin(switched(exchange, upgrade)).await
-        }
-        Call::Sending { exchange, source, copies } => Box::pin(streamed(exchange, source, copies)).await,
+        Call::Sending(sending) => match *sending {
+            Sending { exchange, source: BodySource::Upgrade(upgrade), copies: _ } => {
+                Box::pin(switched(exchange, upgrade)).await
+            }
+            Sending { exchange, source, copies } => Box::pin(streamed(exchange, source, copies)).await,
+        },
     }
 }
 
