@@ -339,6 +339,7 @@ fn tell_arrival(
     arrival: &Arrival,
     traceparent: &str,
 ) {
+    // The first of the relay's own, wherever a request is looked at: a sender's never passes.
     headers.push(FORWARDED_FOR, &arrival.forwarded.addresses);
     headers.push(FORWARDED_PROTO, &arrival.forwarded.proto);
     headers.push(FORWARDED_HOST, &arrival.forwarded.host);

@@ -211,7 +211,7 @@ impl Draft {
     pub(super) fn finish(self, endpoint: &Arc<Endpoint>, mut answer: LiveAnswer) -> Option<LiveEntry> {
         let Self { way, id, at, client, event, agent, sent, body } = self;
         let (SentHead { method, target, headers }, blinds) = (sent?, &endpoint.capture.blinds);
-        let headers = blinds.lines(&headers);
+        let headers = blinds.request_lines(&headers);
         let target = blinds.target(&endpoint.verify, &target);
         let request = match body {
             SentBody::There { kept, size, has_ended } => {

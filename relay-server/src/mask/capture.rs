@@ -6,7 +6,7 @@
 use std::{collections::HashMap, ops::Range};
 
 use bytes::Bytes;
-use relay_proto::HeaderBlock;
+use relay_proto::{HeaderBlock, names::FORWARDED_FOR};
 use serde_json::value::RawValue;
 
 use super::{MASKED, authenticates, shown_url};
@@ -51,6 +51,16 @@ impl Blinds {
     /// Whether a body may be kept otherwise than it came.
     pub(crate) fn touches_bodies(&self) -> bool {
         self.body || !self.json.is_empty()
+    }
+
+    /// The lines of a request that left for an agent, as they may be kept. Behind the sender's stand the relay's own,
+    /// of which this one is the first; a sender's never passes. They let nobody in.
+    pub(crate) fn request_lines(&self, lines: &HeaderBlock) -> HeaderBlock {
+        let mut senders = lines.iter().map(|(name, _)| name).take_while(|name| *name != FORWARDED_FOR.as_bytes());
+        if self.headers.is_empty() && !senders.any(|name| self.hides(name)) {
+            return lines.clone();
+        }
+        self.lines(lines)
     }
 
     /// Header lines as they may be kept.
@@ -176,6 +186,38 @@ mod tests {
         for name in ["content-type", "x-hub-signature-256", "user-agent", "x-github-hook-id", "webhook-id", "accept"] {
             assert!(!may_authenticate(name.as_bytes()), "{name}");
         }
+    }
+
+    #[test]
+    fn the_relays_own_lines_let_nobody_in_and_the_config_may_hide_them_as_well() {
+        use relay_proto::names::*;
+
+        for name in [
+            FORWARDED_FOR,
+            FORWARDED_PROTO,
+            FORWARDED_HOST,
+            TRACEPARENT,
+            EVENT_ID,
+            ENDPOINT,
+            RECEIVED_AT,
+            VERIFIED,
+            CLIENT_CERTIFICATE,
+            ATTEMPT,
+            REPLAY_OF,
+            REDELIVERED,
+            RESIGNED,
+        ] {
+            assert!(!authenticates(name), "{name}");
+        }
+        let kept = |headers: &[&str], lines: &[(&str, &str)]| {
+            let masks = Masks { headers: headers.iter().map(|name| (*name).to_owned()).collect(), json: Vec::new() };
+            let kept = Blinds::new(&Rule::Open, &masks).request_lines(&lines.iter().copied().collect());
+            kept.iter().map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect::<Vec<_>>()
+        };
+        let own = [(FORWARDED_FOR, "192.0.2.1"), (ENDPOINT, "e")];
+        assert_eq!(kept(&[], &[&[("cookie", "a=b"), ("accept", "*/*")][..], &own].concat())[..2], [MASKED, "*/*"]);
+        assert_eq!(kept(&[], &[&[("accept", "*/*")][..], &own].concat()), ["*/*", "192.0.2.1", "e"]);
+        assert_eq!(kept(&[ENDPOINT], &[&[("accept", "*/*")][..], &own].concat()), ["*/*", "192.0.2.1", MASKED]);
     }
 
     #[test]
