@@ -5,6 +5,7 @@
 
 use std::{convert::Infallible, io, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -392,9 +393,11 @@ impl Ingress {
             self.open.closing.cancelled().await;
             sleep(LAME_DUCK).await;
         };
+        // It is polled when it has something to say, and not whenever its connection has.
+        let mut leaving = FuturesUnordered::from_iter([leaving]);
         tokio::select! {
             outcome = connection.as_mut() => outcome,
-            () = leaving => {
+            _ = leaving.next() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
