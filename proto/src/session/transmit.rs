@@ -2,6 +2,7 @@
 //!
 //! One call fills one message of at most [`MAX_MESSAGE_BYTES`] with whole frames: control frames
 //! first, then the streams in turn, each with its head, credit, a share of its body and its end.
+//! Bodies leave off at [`FULL_BYTES`].
 
 use bytes::{BufMut, BytesMut};
 
@@ -18,6 +19,16 @@ use crate::{
 
 /// A body is cut for the rest of a message only if at least this many bytes of it fit.
 const MIN_CHUNK_BYTES: usize = 4 * 1024;
+
+/// A message that is so long takes no more of bodies. With the header of its WebSocket frame it is four records of TLS,
+/// and a chunk that fills it can be held as it came, since little else is held with it.
+const FULL_BYTES: usize = 64 * 1024 - WEBSOCKET_HEADER_BYTES;
+
+/// The longest header that a WebSocket frame of such a message has.
+const WEBSOCKET_HEADER_BYTES: usize = 14;
+
+/// Bytes that streams with long bodies send together before each of them has had its turn.
+const ROUND_BYTES: usize = 512 * 1024;
 
 /// Room for any frame whose payload is a number.
 const SMALL_FRAME_BYTES: usize = MAX_HEADER_BYTES + 8;
@@ -107,8 +118,8 @@ impl Session {
 
     fn write_streams(&mut self, out: &mut BytesMut) {
         while let Some(id) = self.ready.pop_front() {
-            // Many streams share one message; a few take large pieces.
-            let share = (MAX_MESSAGE_BYTES / (self.ready.len() + 1)).clamp(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES);
+            // Many streams share a message; of a few each fills one.
+            let share = (ROUND_BYTES / (self.ready.len() + 1)).clamp(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES);
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             stream.queued = false;
             match write_turn(id, stream, share, out) {
@@ -200,7 +211,7 @@ fn write_head(id: StreamId, stream: &mut Stream, head_len: usize, share: usize, 
 /// How much of the body may follow `before` further bytes in this message.
 fn chunk_len(stream: &Stream, before: usize, share: usize, out: &BytesMut) -> usize {
     let allowed = stream.outgoing.body.len().min(stream.outgoing.window.available());
-    allowed.min(share).min(room(out).saturating_sub(before))
+    allowed.min(share).min(FULL_BYTES.saturating_sub(out.len() + before))
 }
 
 /// [`FLAG_END`] if `len` bytes are the rest of the body and no trailers follow it.
