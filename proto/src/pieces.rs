@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::message_buffer::MessageBuffer;
+
 /// Pieces below this are merged.
 pub(crate) const LARGE_BYTES: usize = 4 * 1024;
 
@@ -86,7 +88,7 @@ impl Pieces {
     }
 
     /// Moves the first `len` bytes, or all that there are, to the end of `out`.
-    pub(crate) fn move_to(&mut self, mut len: usize, out: &mut BytesMut) {
+    pub(crate) fn move_to(&mut self, mut len: usize, out: &mut impl MessageBuffer) {
         while len > 0
             && let Some(mut bytes) = self.pop()
         {
@@ -95,8 +97,8 @@ impl Pieces {
                 self.len += rest.len();
                 self.front.push_front(rest);
             }
-            out.extend_from_slice(&bytes);
             len -= bytes.len();
+            out.push_body(bytes);
         }
     }
 

@@ -3,12 +3,11 @@
 //! A stream is state, not a queue of frames: the head, the body bytes, the end, the credit and the
 //! reset that the peer has yet to get. The session turns it into frames when the socket has room.
 
-use bytes::BytesMut;
-
 use crate::{
     credit::{RecvWindow, SendWindow},
     fields::HeaderBlock,
     message::{RequestHead, ResetCode, ResponseHead},
+    message_buffer::MessageBuffer,
     pieces::Pieces,
     queue::DataPlace,
 };
@@ -61,7 +60,7 @@ impl Outgoing {
     }
 
     /// Moves `len` bytes of body into `out`, which spends credit.
-    pub(crate) fn write_body(&mut self, len: usize, out: &mut BytesMut) {
+    pub(crate) fn write_body(&mut self, len: usize, out: &mut impl MessageBuffer) {
         self.window.spend(len);
         self.body.move_to(len, out);
     }

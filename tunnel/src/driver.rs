@@ -17,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
 use relay_proto::{Close, CloseCode, Hello, Session, StreamMap, Welcome};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -30,6 +29,7 @@ use tokio_tungstenite::{
 
 pub use self::greeting::{Greeting, agent, relay};
 use crate::{
+    message::OutMessage,
     shared::Shared,
     socket::{Counted, websocket, websocket_config},
     stream::{Broken, Stream},
@@ -44,7 +44,7 @@ pub struct Driver<S> {
     session: Session,
     shared: Arc<Shared>,
     streams: StreamMap<Arc<Stream>>,
-    message: BytesMut,
+    message: OutMessage,
     origin: Instant,
     timer: Pin<Box<Sleep>>,
     read_bytes: u64,
@@ -79,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             session,
             shared: Arc::default(),
             streams: StreamMap::default(),
-            message: BytesMut::new(),
+            message: OutMessage::new(role == Role::Client),
             origin,
             timer: Box::pin(sleep_until(origin)),
             read_bytes: 0,

@@ -19,6 +19,7 @@
 mod driver;
 mod exchange;
 pub mod http;
+mod message;
 mod shared;
 mod socket;
 mod stream;

@@ -18,6 +18,8 @@ use tokio_tungstenite::{
     },
 };
 
+use crate::message::OutMessage;
+
 /// The limits of every tunnel's WebSocket, set explicitly: the library's defaults are 128 KiB of
 /// buffers per idle connection, messages of 64 MiB and a write buffer without a bound.
 #[must_use]
@@ -56,20 +58,31 @@ pub const fn close_code(error: &Error) -> Option<CloseCode> {
     }
 }
 
-/// Counts what is read, so that silence is judged by bytes and not by whole messages.
+/// Counts what is read, so that silence is judged by bytes and not by whole messages, and keeps what the library writes
+/// out of a message that is half written.
 #[derive(Debug)]
 pub struct Counted<S> {
     inner: S,
     read_bytes: u64,
+    is_in_message: bool,
 }
 
 impl<S> Counted<S> {
     pub(crate) const fn new(inner: S) -> Self {
-        Self { inner, read_bytes: 0 }
+        Self { inner, read_bytes: 0, is_in_message: false }
     }
 
     pub(crate) const fn read_bytes(&self) -> u64 {
         self.read_bytes
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Counted<S> {
+    /// Writes what is left of a message; ready once there is nothing left.
+    pub(crate) fn poll_message(&mut self, cx: &mut Context<'_>, message: &mut OutMessage) -> Poll<io::Result<()>> {
+        let wrote = message.poll_write(cx, &mut self.inner);
+        self.is_in_message = wrote.is_pending();
+        wrote
     }
 }
 
@@ -84,6 +97,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_in_message {
+            return Poll::Pending; // Whoever ends the message flushes the library.
+        }
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 

@@ -4,7 +4,7 @@
 //! first, then the streams in turn, each with its head, credit, a share of its body and its end.
 //! Bodies leave off at [`FULL_BYTES`].
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut as _, BytesMut};
 
 use super::{Phase, Role, Session};
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     frame::{FLAG_END, FrameType, MAX_HEADER_BYTES, put_header},
     limits::{MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES},
     message::ResetCode,
+    message_buffer::MessageBuffer,
     stream::{End, Head, Stream, StreamId},
     varint,
 };
@@ -47,7 +48,7 @@ enum Turn {
 
 impl Session {
     /// Writes the next message into `out`, which must be empty. False when nothing is owed.
-    pub fn poll_transmit(&mut self, out: &mut BytesMut) -> bool {
+    pub fn poll_transmit(&mut self, out: &mut impl MessageBuffer) -> bool {
         debug_assert!(out.is_empty(), "one call fills one message");
         match &self.phase {
             Phase::Closed => return false,
@@ -62,14 +63,14 @@ impl Session {
         !out.is_empty()
     }
 
-    fn write_close(&mut self, out: &mut BytesMut) {
+    fn write_close(&mut self, out: &mut impl MessageBuffer) {
         self.write_introduction(out);
         let Phase::Closing { close, .. } = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
-        put_frame(out, FrameType::Close, |payload| close.encode(payload));
+        put_frame(out.short(), FrameType::Close, |payload| close.encode(payload));
         self.events.push(Event::Closed { by_peer: false, close });
     }
 
-    fn write_introduction(&mut self, out: &mut BytesMut) {
+    fn write_introduction(&mut self, out: &mut impl MessageBuffer) {
         let limits = PeerLimits {
             version: VERSION,
             max_streams: self.limits.max_streams,
@@ -77,31 +78,31 @@ impl Session {
             heartbeat: (self.role == Role::Relay).then_some((self.limits.ping_after, self.limits.dead_after)),
         };
         if let Some(hello) = self.owed.hello.take() {
-            put_frame(out, FrameType::Hello, |payload| hello.encode(limits, payload));
+            put_frame(out.short(), FrameType::Hello, |payload| hello.encode(limits, payload));
         }
         if let Some(welcome) = self.owed.welcome.take() {
-            put_frame(out, FrameType::Welcome, |payload| welcome.encode(limits, payload));
+            put_frame(out.short(), FrameType::Welcome, |payload| welcome.encode(limits, payload));
         }
     }
 
-    fn write_control(&mut self, out: &mut BytesMut) {
+    fn write_control(&mut self, out: &mut impl MessageBuffer) {
         self.write_introduction(out);
         if let Some(echo) = self.owed.pong.take() {
-            put_header(out, FrameType::Pong, 0, 0, echo.len());
-            out.put_slice(&echo);
+            put_header(out.short(), FrameType::Pong, 0, 0, echo.len());
+            out.short().put_slice(&echo);
         }
         if std::mem::take(&mut self.owed.ping) {
             self.pings_sent += 1;
-            put_header(out, FrameType::Ping, 0, 0, 8);
-            out.put_u64(self.pings_sent);
+            put_header(out.short(), FrameType::Ping, 0, 0, 8);
+            out.short().put_u64(self.pings_sent);
         }
         if std::mem::take(&mut self.owed.drain) {
-            put_header(out, FrameType::Drain, 0, 0, 0);
+            put_header(out.short(), FrameType::Drain, 0, 0, 0);
         }
         while out.len() < MAX_MESSAGE_BYTES / 2
             && let Some(notice) = self.owed.notices.pop_front()
         {
-            put_frame(out, FrameType::Notice, |payload| notice.encode(payload));
+            put_frame(out.short(), FrameType::Notice, |payload| notice.encode(payload));
         }
         // An outcome may fill a message by itself; in a shared one it waits for the next.
         while let Some(outcome) = self.owed.outcomes.front() {
@@ -111,12 +112,12 @@ impl Session {
                 return;
             }
             self.owed.outcomes.pop_front();
-            put_header(out, FrameType::Outcome, 0, 0, payload.len());
-            out.put_slice(&payload);
+            put_header(out.short(), FrameType::Outcome, 0, 0, payload.len());
+            out.short().put_slice(&payload);
         }
     }
 
-    fn write_streams(&mut self, out: &mut BytesMut) {
+    fn write_streams(&mut self, out: &mut impl MessageBuffer) {
         while let Some(id) = self.ready.pop_front() {
             // Many streams share a message; of a few each fills one.
             let share = (ROUND_BYTES / (self.ready.len() + 1)).clamp(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES);
@@ -154,16 +155,16 @@ impl Session {
     }
 }
 
-fn write_turn(id: StreamId, stream: &mut Stream, share: usize, out: &mut BytesMut) -> Turn {
+fn write_turn(id: StreamId, stream: &mut Stream, share: usize, out: &mut impl MessageBuffer) -> Turn {
     if room(out) < SMALL_FRAME_BYTES {
         return Turn::NoRoom;
     }
     if let Some(code) = stream.reset_owed {
-        put_number(out, FrameType::Reset, id, code as u64);
+        put_number(out.short(), FrameType::Reset, id, code as u64);
         return Turn::Over;
     }
     if stream.owes_credit() {
-        put_number(out, FrameType::Credit, id, u64::from(stream.incoming.window.grant()));
+        put_number(out.short(), FrameType::Credit, id, u64::from(stream.incoming.window.grant()));
     }
     if let Some(head) = &stream.outgoing.head {
         let head_len = head.encoded_len();
@@ -177,7 +178,7 @@ fn write_turn(id: StreamId, stream: &mut Stream, share: usize, out: &mut BytesMu
             return Turn::NoRoom;
         }
         let flags = end_flag(stream, len);
-        put_header(out, FrameType::Data, flags, id.0, len);
+        put_header(out.short(), FrameType::Data, flags, id.0, len);
         stream.outgoing.write_body(len, out);
     }
     if stream.outgoing.body.is_empty()
@@ -187,15 +188,15 @@ fn write_turn(id: StreamId, stream: &mut Stream, share: usize, out: &mut BytesMu
         if room(out) < MAX_HEADER_BYTES + len {
             return Turn::NoRoom;
         }
-        put_header(out, FrameType::End, 0, id.0, len);
-        out.extend_from_slice(trailers.as_bytes());
+        put_header(out.short(), FrameType::End, 0, id.0, len);
+        out.short().extend_from_slice(trailers.as_bytes());
         stream.outgoing.end = End::Sent;
     }
     if stream.ready() { Turn::Again } else { Turn::Done }
 }
 
 /// The head and, as far as room and credit allow, the body behind it in the same frame.
-fn write_head(id: StreamId, stream: &mut Stream, head_len: usize, share: usize, out: &mut BytesMut) {
+fn write_head(id: StreamId, stream: &mut Stream, head_len: usize, share: usize, out: &mut impl MessageBuffer) {
     let inline = chunk_len(stream, MAX_HEADER_BYTES + head_len, share, out);
     let flags = end_flag(stream, inline);
     let head = stream.outgoing.head.take().expect("the caller looked");
@@ -203,13 +204,13 @@ fn write_head(id: StreamId, stream: &mut Stream, head_len: usize, share: usize, 
         Head::Request(_) => FrameType::Request,
         Head::Response(_) => FrameType::Response,
     };
-    put_header(out, kind, flags, id.0, head_len + inline);
-    head.encode(out);
+    put_header(out.short(), kind, flags, id.0, head_len + inline);
+    head.encode(out.short());
     stream.outgoing.write_body(inline, out);
 }
 
 /// How much of the body may follow `before` further bytes in this message.
-fn chunk_len(stream: &Stream, before: usize, share: usize, out: &BytesMut) -> usize {
+fn chunk_len(stream: &Stream, before: usize, share: usize, out: &impl MessageBuffer) -> usize {
     let allowed = stream.outgoing.body.len().min(stream.outgoing.window.available());
     allowed.min(share).min(FULL_BYTES.saturating_sub(out.len() + before))
 }
@@ -224,7 +225,7 @@ fn end_flag(stream: &mut Stream, len: usize) -> u8 {
     }
 }
 
-fn room(out: &BytesMut) -> usize {
+fn room(out: &impl MessageBuffer) -> usize {
     MAX_MESSAGE_BYTES.saturating_sub(out.len())
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    io,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
@@ -107,18 +108,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut is_idle = true;
         loop {
-            ready!(Pin::new(&mut self.socket).poll_ready(cx))?;
+            ready!(self.poll_message(cx))?;
+            // What the library has to answer goes between two messages.
+            ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
             if !self.session.poll_transmit(&mut self.message) {
-                return Pin::new(&mut self.socket).poll_flush(cx);
+                if is_idle {
+                    self.message.let_go();
+                }
+                return Poll::Ready(Ok(()));
             }
-            let message = Message::Binary(self.message.split().freeze());
-            Pin::new(&mut self.socket).start_send(message)?;
+            is_idle = false;
+            self.message.seal()?;
         }
+    }
+
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.get_mut().poll_message(cx, &mut self.message)
     }
 
     /// Flushes what is left and says why the WebSocket closes. Errors do not matter any more.
     pub(super) fn say_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if ready!(self.poll_message(cx)).is_err() {
+            return Poll::Ready(());
+        }
         if !self.farewell_said {
             if ready!(Pin::new(&mut self.socket).poll_ready(cx)).is_err() {
                 return Poll::Ready(());
