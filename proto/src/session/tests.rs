@@ -761,6 +761,32 @@ fn frames_of_one_byte_are_merged_also_where_streams_take_turns() {
 }
 
 #[test]
+fn a_long_chunk_is_nearly_all_of_its_message_and_is_held_as_it_came() {
+    let mut pair = Pair::open();
+    let ids: Vec<StreamId> = (0..3).map(|_| pair.relay.open(request()).expect("opens")).collect();
+    for id in &ids {
+        pair.relay.send(*id, Bytes::from(vec![7; 64 * 1024])).expect("sends");
+    }
+    let mut messages = Vec::new();
+    let mut message = BytesMut::new();
+    while pair.relay.poll_transmit(&mut message) {
+        messages.push(message.split().freeze());
+    }
+    assert!(messages.len() == 4 && messages.iter().all(|message| message.len() <= 62 * 1024 - 14));
+    for (message, id) in messages.iter().zip(&ids) {
+        pair.agent.handle_bytes(pair.now, message.clone());
+        let held = pair.agent_events().into_iter().find_map(|event| match event {
+            Event::Data { id: of, bytes } if of == *id => Some(bytes),
+            _ => None,
+        });
+        let held = held.expect("its chunk");
+        assert!(held.len() > 62_000, "{} bytes", held.len());
+        let within = message.as_ptr_range();
+        assert!(within.contains(&held.as_ptr()), "it is a copy");
+    }
+}
+
+#[test]
 fn small_frames_do_not_keep_the_large_message_alive_that_they_came_in() {
     let padding = |message: &mut BytesMut| {
         message.extend_from_slice(&[64, 0, 0]); // A skippable frame.

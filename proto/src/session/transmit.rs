@@ -2,7 +2,7 @@
 //!
 //! One call fills one message of at most [`MAX_MESSAGE_BYTES`] with whole frames: control frames
 //! first, then the streams in turn, each with its head, credit, a share of its body and its end.
-//! Bodies leave off at [`FULL_BYTES`].
+//! Streams leave off at [`FULL_BYTES`]; only a long head, or control frames, go beyond.
 
 use bytes::{BufMut as _, BytesMut};
 
@@ -21,12 +21,10 @@ use crate::{
 /// A body is cut for the rest of a message only if at least this many bytes of it fit.
 const MIN_CHUNK_BYTES: usize = 4 * 1024;
 
-/// A message that is so long takes no more of bodies. With the header of its WebSocket frame it is four records of TLS,
-/// and a chunk that fills it can be held as it came, since little else is held with it.
-const FULL_BYTES: usize = 64 * 1024 - WEBSOCKET_HEADER_BYTES;
-
-/// The longest header that a WebSocket frame of such a message has.
-const WEBSOCKET_HEADER_BYTES: usize = 14;
+/// A message that is so long takes no more of streams. Under TLS, and with the header of its WebSocket frame, it still is
+/// what Linux hands to a network card in one go (64 KiB, in whole segments of an Ethernet); a little more costs a packet
+/// more. And a chunk that fills it can be held as it came, since little else is held with it.
+const FULL_BYTES: usize = 62 * 1024 - 14;
 
 /// Bytes that streams with long bodies send together before each of them has had its turn.
 const ROUND_BYTES: usize = 512 * 1024;
@@ -156,7 +154,7 @@ impl Session {
 }
 
 fn write_turn(id: StreamId, stream: &mut Stream, share: usize, out: &mut impl MessageBuffer) -> Turn {
-    if room(out) < SMALL_FRAME_BYTES {
+    if FULL_BYTES < out.len() + SMALL_FRAME_BYTES {
         return Turn::NoRoom;
     }
     if let Some(code) = stream.reset_owed {
@@ -168,13 +166,14 @@ fn write_turn(id: StreamId, stream: &mut Stream, share: usize, out: &mut impl Me
     }
     if let Some(head) = &stream.outgoing.head {
         let head_len = head.encoded_len();
-        if room(out) < MAX_HEADER_BYTES + head_len {
+        let inline = chunk_len(stream, MAX_HEADER_BYTES + head_len, share, out);
+        if room(out) < MAX_HEADER_BYTES + head_len || (!out.is_empty() && inline < least_chunk(stream)) {
             return Turn::NoRoom;
         }
-        write_head(id, stream, head_len, share, out);
+        write_head(id, stream, head_len, inline, out);
     } else if stream.outgoing.ready() && !stream.outgoing.body.is_empty() {
         let len = chunk_len(stream, MAX_HEADER_BYTES, share, out);
-        if len < stream.outgoing.body.len().min(MIN_CHUNK_BYTES).min(stream.outgoing.window.available()) {
+        if len < least_chunk(stream) {
             return Turn::NoRoom;
         }
         let flags = end_flag(stream, len);
@@ -195,9 +194,8 @@ fn write_turn(id: StreamId, stream: &mut Stream, share: usize, out: &mut impl Me
     if stream.ready() { Turn::Again } else { Turn::Done }
 }
 
-/// The head and, as far as room and credit allow, the body behind it in the same frame.
-fn write_head(id: StreamId, stream: &mut Stream, head_len: usize, share: usize, out: &mut impl MessageBuffer) {
-    let inline = chunk_len(stream, MAX_HEADER_BYTES + head_len, share, out);
+/// The head and the first bytes of the body behind it in the same frame.
+fn write_head(id: StreamId, stream: &mut Stream, head_len: usize, inline: usize, out: &mut impl MessageBuffer) {
     let flags = end_flag(stream, inline);
     let head = stream.outgoing.head.take().expect("the caller looked");
     let kind = match head {
@@ -207,6 +205,11 @@ fn write_head(id: StreamId, stream: &mut Stream, head_len: usize, share: usize, 
     put_header(out.short(), kind, flags, id.0, head_len + inline);
     head.encode(out.short());
     stream.outgoing.write_body(inline, out);
+}
+
+/// Less of the body than this waits for the next message.
+fn least_chunk(stream: &Stream) -> usize {
+    stream.outgoing.body.len().min(MIN_CHUNK_BYTES).min(stream.outgoing.window.available())
 }
 
 /// How much of the body may follow `before` further bytes in this message.
