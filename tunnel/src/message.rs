@@ -32,8 +32,9 @@ const LONG_BYTES: usize = 8 * 1024;
 /// Pieces that the socket gets at a time; a message mostly has fewer.
 const MAX_SLICES: usize = 18;
 
-/// What an empty message keeps once a turn of the driver had nothing to send.
-const KEPT_BYTES: usize = 256;
+/// What a message begins with. A buffer that did not grow far is not worth keeping for the next message.
+const FIRST_BYTES: usize = 256;
+const SMALL_BYTES: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct OutMessage {
@@ -131,9 +132,10 @@ impl OutMessage {
         (self.short, self.long, self.long_bytes) = (left, Vec::new(), 0);
     }
 
-    /// Gives memory back that it keeps for the next message.
-    pub(crate) fn let_go(&mut self) {
-        if self.short.capacity() > KEPT_BYTES {
+    /// Gives memory back once everything is written: all of it where a turn of the driver had nothing to send, so that an
+    /// idle tunnel holds none, and what is little at once.
+    pub(crate) fn let_go(&mut self, is_idle: bool) {
+        if is_idle || self.short.capacity() <= SMALL_BYTES {
             (self.short, self.long) = (BytesMut::new(), Vec::new());
         }
     }
@@ -146,6 +148,7 @@ impl MessageBuffer for OutMessage {
 
     fn short(&mut self) -> &mut BytesMut {
         if self.short.is_empty() {
+            self.short.reserve(FIRST_BYTES);
             self.short.put_bytes(0, HEADER_BYTES);
         }
         &mut self.short
@@ -269,8 +272,10 @@ mod tests {
         write(&mut message, &mut ours).await;
         drop(ours);
         assert!(reading.await.unwrap().ends_with(&payload));
-        message.let_go();
-        assert!(message.short.capacity() <= KEPT_BYTES);
+        message.let_go(false);
+        assert!(message.short.capacity() > SMALL_BYTES, "the next message needs as much");
+        message.let_go(true);
+        assert_eq!(message.short.capacity(), 0);
     }
 
     #[tokio::test]

@@ -114,9 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             // What the library has to answer goes between two messages.
             ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
             if !self.session.poll_transmit(&mut self.message) {
-                if is_idle {
-                    self.message.let_go();
-                }
+                self.message.let_go(is_idle);
                 return Poll::Ready(Ok(()));
             }
             is_idle = false;
