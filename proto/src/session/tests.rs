@@ -11,7 +11,7 @@ use crate::{
     frame::{FrameType, put_header},
     limits::{MAX_HEAD_BYTES, MAX_MESSAGE_BYTES},
     message::Framing,
-    outcome::OutcomeState,
+    outcome::{MAX_OUTCOME_BODY_BYTES, OutcomeState},
 };
 
 /// A relay and an agent; `run` carries messages until nobody owes any.
@@ -881,6 +881,34 @@ fn an_outcome_with_a_large_head_has_its_body_cut_to_one_message() {
         };
         assert!(truncated && got.len() > 40_000 && body.starts_with(&got));
     }
+}
+
+#[test]
+fn long_outcomes_leave_room_for_streams() {
+    let mut pair = Pair::open();
+    let ids: Vec<StreamId> = (0..2).map(|_| pair.ask(b"")).collect();
+    pair.run();
+    for number in 0..4 {
+        let body = Bytes::from(vec![7; MAX_OUTCOME_BODY_BYTES - 512]);
+        let state = OutcomeState::Finished { head: response(200), body, truncated: false };
+        assert!(pair.agent.report(Outcome { attempt: number, ..outcome(state) }));
+    }
+    for id in ids {
+        pair.agent.respond(id, response(200)).expect("responds");
+        pair.agent.send(id, Bytes::from(vec![8; 20_000])).expect("sends");
+    }
+    let (mut message, mut lengths) = (BytesMut::new(), Vec::new());
+    assert!(pair.agent.poll_transmit(&mut message));
+    pair.relay.handle_bytes(pair.now, message.freeze());
+    let mut outcomes = 0;
+    for event in pair.relay_events() {
+        match event {
+            Event::Outcome(_) => outcomes += 1,
+            Event::Data { bytes, .. } => lengths.push(bytes.len()),
+            _ => {}
+        }
+    }
+    assert_eq!((outcomes, lengths), (1, vec![20_000; 2]));
 }
 
 #[test]

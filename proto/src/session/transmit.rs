@@ -2,7 +2,7 @@
 //!
 //! One call fills one message of at most [`MAX_MESSAGE_BYTES`] with whole frames: control frames
 //! first, then the streams in turn, each with its head, credit, a share of its body and its end.
-//! Streams leave off at [`FULL_BYTES`]; only a long head, or control frames, go beyond.
+//! Streams leave off after [`FULL_BYTES`]; only a long head goes beyond.
 
 use bytes::{BufMut as _, BytesMut};
 
@@ -21,9 +21,10 @@ use crate::{
 /// A body is cut for the rest of a message only if at least this many bytes of it fit.
 const MIN_CHUNK_BYTES: usize = 4 * 1024;
 
-/// A message that is so long takes no more of streams. Under TLS, and with the header of its WebSocket frame, it still is
-/// what Linux hands to a network card in one go (64 KiB, in whole segments of an Ethernet); a little more costs a packet
-/// more. And a chunk that fills it can be held as it came, since little else is held with it.
+/// Streams leave off after so many bytes of a message, counted behind its control frames. Under TLS, and with the header
+/// of its WebSocket frame, it still is what Linux hands to a network card in one go (64 KiB, in whole segments of an
+/// Ethernet); a little more costs a packet more. And a chunk that fills it can be held as it came, since little else is
+/// held with it.
 const FULL_BYTES: usize = 62 * 1024 - 14;
 
 /// Bytes that streams with long bodies send together before each of them has had its turn.
@@ -42,6 +43,15 @@ enum Turn {
     NoRoom,
     /// A reset was sent: the stream is over.
     Over,
+}
+
+/// What a stream may write in its turn.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Bytes of its body.
+    share: usize,
+    /// How long the message may be then.
+    full: usize,
 }
 
 impl Session {
@@ -106,7 +116,7 @@ impl Session {
         while let Some(outcome) = self.owed.outcomes.front() {
             let mut payload = BytesMut::new();
             outcome.encode(&mut payload);
-            if room(out) < MAX_HEADER_BYTES + payload.len() {
+            if rest(out) < MAX_HEADER_BYTES + payload.len() {
                 return;
             }
             self.owed.outcomes.pop_front();
@@ -116,12 +126,13 @@ impl Session {
     }
 
     fn write_streams(&mut self, out: &mut impl MessageBuffer) {
+        let full = MAX_MESSAGE_BYTES.min(out.len() + FULL_BYTES);
         while let Some(id) = self.ready.pop_front() {
             // Many streams share a message; of a few each fills one.
             let share = (ROUND_BYTES / (self.ready.len() + 1)).clamp(MIN_CHUNK_BYTES, MAX_CHUNK_BYTES);
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             stream.queued = false;
-            match write_turn(id, stream, share, out) {
+            match write_turn(id, stream, Room { share, full }, out) {
                 Turn::Over if stream.reset_owed == Some(ResetCode::NoError) => {
                     // The response is whole and may still be read.
                     stream.reset_owed = None;
@@ -153,8 +164,8 @@ impl Session {
     }
 }
 
-fn write_turn(id: StreamId, stream: &mut Stream, share: usize, out: &mut impl MessageBuffer) -> Turn {
-    if FULL_BYTES < out.len() + SMALL_FRAME_BYTES {
+fn write_turn(id: StreamId, stream: &mut Stream, room: Room, out: &mut impl MessageBuffer) -> Turn {
+    if room.full < out.len() + SMALL_FRAME_BYTES {
         return Turn::NoRoom;
     }
     if let Some(code) = stream.reset_owed {
@@ -166,13 +177,13 @@ fn write_turn(id: StreamId, stream: &mut Stream, share: usize, out: &mut impl Me
     }
     if let Some(head) = &stream.outgoing.head {
         let head_len = head.encoded_len();
-        let inline = chunk_len(stream, MAX_HEADER_BYTES + head_len, share, out);
-        if room(out) < MAX_HEADER_BYTES + head_len || (!out.is_empty() && inline < least_chunk(stream)) {
+        let inline = chunk_len(stream, MAX_HEADER_BYTES + head_len, room, out);
+        if rest(out) < MAX_HEADER_BYTES + head_len || (!out.is_empty() && inline < least_chunk(stream)) {
             return Turn::NoRoom;
         }
         write_head(id, stream, head_len, inline, out);
     } else if stream.outgoing.ready() && !stream.outgoing.body.is_empty() {
-        let len = chunk_len(stream, MAX_HEADER_BYTES, share, out);
+        let len = chunk_len(stream, MAX_HEADER_BYTES, room, out);
         if len < least_chunk(stream) {
             return Turn::NoRoom;
         }
@@ -184,7 +195,7 @@ fn write_turn(id: StreamId, stream: &mut Stream, share: usize, out: &mut impl Me
         && let End::Owed(trailers) = &stream.outgoing.end
     {
         let len = trailers.as_bytes().len();
-        if room(out) < MAX_HEADER_BYTES + len {
+        if rest(out) < MAX_HEADER_BYTES + len {
             return Turn::NoRoom;
         }
         put_header(out.short(), FrameType::End, 0, id.0, len);
@@ -213,9 +224,9 @@ fn least_chunk(stream: &Stream) -> usize {
 }
 
 /// How much of the body may follow `before` further bytes in this message.
-fn chunk_len(stream: &Stream, before: usize, share: usize, out: &impl MessageBuffer) -> usize {
+fn chunk_len(stream: &Stream, before: usize, room: Room, out: &impl MessageBuffer) -> usize {
     let allowed = stream.outgoing.body.len().min(stream.outgoing.window.available());
-    allowed.min(share).min(FULL_BYTES.saturating_sub(out.len() + before))
+    allowed.min(room.share).min(room.full.saturating_sub(out.len() + before))
 }
 
 /// [`FLAG_END`] if `len` bytes are the rest of the body and no trailers follow it.
@@ -228,7 +239,7 @@ fn end_flag(stream: &mut Stream, len: usize) -> u8 {
     }
 }
 
-fn room(out: &impl MessageBuffer) -> usize {
+fn rest(out: &impl MessageBuffer) -> usize {
     MAX_MESSAGE_BYTES.saturating_sub(out.len())
 }
 
