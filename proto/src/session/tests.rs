@@ -895,7 +895,7 @@ fn long_outcomes_leave_room_for_streams() {
     }
     for id in ids {
         pair.agent.respond(id, response(200)).expect("responds");
-        pair.agent.send(id, Bytes::from(vec![8; 20_000])).expect("sends");
+        pair.agent.send(id, Bytes::from(vec![8; 10_000])).expect("sends");
     }
     let (mut message, mut lengths) = (BytesMut::new(), Vec::new());
     assert!(pair.agent.poll_transmit(&mut message));
@@ -908,7 +908,7 @@ fn long_outcomes_leave_room_for_streams() {
             _ => {}
         }
     }
-    assert_eq!((outcomes, lengths), (1, vec![20_000; 2]));
+    assert_eq!((outcomes, lengths), (1, vec![10_000; 2]));
 }
 
 #[test]

@@ -112,11 +112,12 @@ impl Session {
         {
             put_frame(out.short(), FrameType::Notice, |payload| notice.encode(payload));
         }
-        // An outcome may fill a message by itself; in a shared one it waits for the next.
+        // An outcome may fill a message by itself; several leave half of it to streams.
         while let Some(outcome) = self.owed.outcomes.front() {
             let mut payload = BytesMut::new();
             outcome.encode(&mut payload);
-            if rest(out) < MAX_HEADER_BYTES + payload.len() {
+            let most = if out.is_empty() { MAX_MESSAGE_BYTES } else { MAX_MESSAGE_BYTES / 2 };
+            if most < out.len() + MAX_HEADER_BYTES + payload.len() {
                 return;
             }
             self.owed.outcomes.pop_front();
