@@ -1,20 +1,20 @@
 //! Records of attempts, in their table or beside a row that is not in its table yet.
 //!
 //! Most events have one attempt, whose answer is short: its record stands in the event's row, and moves into the table
-//! once there is another.
+//! once there is another. A record is written once, for the log, and stands everywhere as it is there.
 
-use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
+use std::sync::LazyLock;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
-    head,
     record::{self, AttemptFacts, Change},
     room::record_cost,
-    row::{Found, millis, time},
+    row::{Found, of_both},
     tx::Tx,
 };
 use crate::{
-    hops::Hops,
-    store::{Answer, Attempt, MAX_ATTEMPTS, Outcome, StoreError},
+    store::{Answer, Attempt, MAX_ATTEMPTS, StoreError},
     webhook::EventId,
 };
 
@@ -24,12 +24,79 @@ const MOST_BESIDE: usize = 8;
 /// The longest answer of an attempt whose record stands in its event's row.
 const MOST_IN_ROW: u64 = 192;
 
-/// What of an attempt's record has a size of its own.
-const RECORD_BYTES: &str = "coalesce(octet_length(headers), 0) + coalesce(octet_length(body), 0)";
+/// An attempt as it is written.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    fence: u64,
+    /// Bytes of the answer, headers and body.
+    answer: u64,
+    bytes: Vec<u8>,
+}
 
-fn cost(attempt: &Attempt) -> u64 {
-    let answer = attempt.answer.as_ref();
-    record_cost(answer.map_or(0, |answer| answer.headers.as_bytes().len() + answer.body.len()) as u64)
+impl Record {
+    pub(super) fn of(attempt: &Attempt) -> Self {
+        let answer = attempt.answer.as_ref();
+        let answer = answer.map_or(0, |answer| answer.headers.as_bytes().len() + answer.body.len()) as u64;
+        Self { fence: attempt.fence, answer, bytes: AttemptFacts::of(attempt).write() }
+    }
+
+    fn cost(&self) -> u64 {
+        record_cost(self.answer)
+    }
+
+    pub(super) fn answer_bytes(&self) -> u64 {
+        self.answer
+    }
+
+    fn attempt(&self) -> Result<Attempt, StoreError> {
+        read_record(&self.bytes)
+    }
+
+    fn is_short(&self) -> bool {
+        self.answer <= MOST_IN_ROW
+    }
+}
+
+/// Where the records of attempts at an event stand whose row is in its table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Records<T = Vec<u8>> {
+    None,
+    /// There is one, in the row.
+    InRow(T),
+    /// In their table.
+    Apart,
+}
+
+impl<T: AsRef<[u8]>> Records<T> {
+    /// As the row says it.
+    pub(super) fn column(&self) -> Option<&[u8]> {
+        match self {
+            Self::None => None,
+            Self::InRow(record) => Some(record.as_ref()),
+            Self::Apart => Some(&[]),
+        }
+    }
+}
+
+impl Records {
+    fn of_row(connection: &Connection, seq: i64) -> Result<Self, StoreError> {
+        let mut query = connection.prepare_cached("SELECT attempt FROM event WHERE seq = ?1")?;
+        let column: Option<Option<Vec<u8>>> = query.query_row([seq], |row| row.get(0)).optional()?;
+        Ok(match column.flatten() {
+            None => Self::None,
+            Some(record) if record.is_empty() => Self::Apart,
+            Some(record) => Self::InRow(record),
+        })
+    }
+}
+
+/// What stands beside a row that is stored next.
+#[derive(Clone, Debug)]
+pub(super) enum Beside {
+    /// One more record, of a row that is not in its table.
+    Record(Record),
+    /// Where they stand now, of one that is.
+    Records(Records),
 }
 
 impl Tx<'_> {
@@ -42,171 +109,149 @@ impl Tx<'_> {
     /// Keeps the record of an attempt in place of what was noted for its fence, and counts what its event takes then. The
     /// caller stores the event's row next.
     pub(super) fn keep_attempt(&mut self, key: i64, found: &mut Found, attempt: &Attempt) -> Result<(), StoreError> {
-        let id = found.row.summary.id;
-        self.note(&Change::Attempt(AttemptFacts::of(attempt)));
+        let (id, record) = (found.row.summary.id, Record::of(attempt));
+        self.note(&Change::Attempt(&record.bytes));
         match self.known.pending.find(key, id) {
             Some(pending) if pending.attempts.len() < MOST_BESIDE => {
-                let before = pending.attempts.iter().find(|there| there.fence == attempt.fence).map_or(0, cost);
-                found.row.cost = (found.row.cost + cost(attempt)).saturating_sub(before);
-                self.beside = Some(attempt.clone());
+                let before = pending.attempts.iter().find(|there| there.fence == attempt.fence).map_or(0, Record::cost);
+                found.row.cost = (found.row.cost + record.cost()).saturating_sub(before);
+                self.beside = Some(Beside::Record(record));
                 return Ok(());
             }
             Some(_) => self.known.pending.move_one(self.connection, key, id)?,
             None => {}
         }
-        put(self.connection, key, found, attempt)
+        self.keep_in_table(key, found, record)
+    }
+
+    /// The same of an event whose row is in its table.
+    fn keep_in_table(&mut self, key: i64, found: &mut Found, record: Record) -> Result<(), StoreError> {
+        let there = match self.beside.take() {
+            Some(Beside::Records(there)) => there,
+            _ => Records::of_row(self.connection, found.seq)?,
+        };
+        let cost = record.cost();
+        let (records, before) = put(self.connection, key, found, there, record)?;
+        found.row.cost = (found.row.cost + cost).saturating_sub(before);
+        self.beside = Some(Beside::Records(records));
+        Ok(())
+    }
+
+    /// Keeps a record that the log has.
+    pub(super) fn keep_read(&mut self, key: i64, found: &mut Found, record: &[u8]) -> Result<(), StoreError> {
+        self.keep_in_table(key, found, Record::of(&record::read_attempt(record)?))
     }
 
     pub(super) fn attempts(&self, key: i64, id: EventId) -> Result<Vec<Attempt>, StoreError> {
         match self.known.pending.find(key, id) {
-            Some(pending) => Ok(pending.attempts.clone()),
+            Some(pending) => pending.attempts.iter().map(Record::attempt).collect(),
             None => read(self.connection, key, id),
         }
     }
 
     /// What an event's handler answered last.
     pub(super) fn last_answer(&self, key: i64, id: EventId) -> Result<Option<Answer>, StoreError> {
-        if let Some(pending) = self.known.pending.find(key, id) {
-            return Ok(pending.attempts.iter().rev().find_map(|attempt| attempt.answer.clone()));
-        }
-        if let Some(only) = of_row(self.connection, key, id)? {
-            return Ok(only.answer);
-        }
-        let mut query = self.connection.prepare_cached(
-            "SELECT status, headers, body, truncated FROM attempt \
-             WHERE endpoint = ?1 AND id = ?2 AND status IS NOT NULL ORDER BY fence DESC LIMIT 1",
-        )?;
-        query.query_and_then(params![key, id.as_bytes()], |row| answer(row, 0))?.next().transpose()
+        Ok(self.attempts(key, id)?.into_iter().rev().find_map(|attempt| attempt.answer))
     }
 }
 
 /// Puts a record among others, in place of that of its fence.
-pub(super) fn put_among(attempts: &mut Vec<Attempt>, attempt: Attempt) {
-    match attempts.binary_search_by_key(&attempt.fence, |there| there.fence) {
-        Err(place) => attempts.insert(place, attempt),
-        Ok(place) => attempts[place] = attempt,
+pub(super) fn put_among(records: &mut Vec<Record>, record: Record) {
+    match records.binary_search_by_key(&record.fence, |there| there.fence) {
+        Err(place) => records.insert(place, record),
+        Ok(place) => records[place] = record,
     }
 }
 
-/// The record of an only attempt as it stands in the event's row, if it does.
-pub(super) fn in_row(attempts: &[Attempt]) -> Option<Vec<u8>> {
-    match attempts {
-        [only] if cost(only) <= record_cost(MOST_IN_ROW) => Some(AttemptFacts::of(only).write()),
-        _ => None,
+/// Where the records of a row go that is put into its table.
+pub(super) fn of_new_row(records: &[Record]) -> Records<&[u8]> {
+    match records {
+        [] => Records::None,
+        [only] if only.is_short() => Records::InRow(&only.bytes),
+        _ => Records::Apart,
     }
 }
 
-fn of_row(connection: &Connection, key: i64, id: EventId) -> Result<Option<Attempt>, StoreError> {
-    let mut query = connection
-        .prepare_cached("SELECT attempt FROM event WHERE endpoint = ?1 AND id = ?2 AND attempt IS NOT NULL")?;
-    let bytes: Option<Vec<u8>> = query.query_row(params![key, id.as_bytes()], |row| row.get(0)).optional()?;
-    let attempt = bytes.map(|bytes| record::read_attempt(&bytes)).transpose();
-    attempt.map_err(|error| StoreError::Internal(error.to_string()))
-}
-
-/// Has the record that stands in the event's row in the table, where others can stand beside it.
-fn take_out_of_row(connection: &Connection, key: i64, id: EventId) -> Result<(), StoreError> {
-    let Some(only) = of_row(connection, key, id)? else { return Ok(()) };
-    write(connection, key, id, &only)?;
-    let mut update = connection.prepare_cached("UPDATE event SET attempt = NULL WHERE endpoint = ?1 AND id = ?2")?;
-    update.execute(params![key, id.as_bytes()])?;
-    Ok(())
-}
-
-/// Writes an attempt into the table, and counts what the event takes then.
-pub(super) fn put(connection: &Connection, key: i64, found: &mut Found, attempt: &Attempt) -> Result<(), StoreError> {
-    let (id, row) = (found.row.summary.id, &mut found.row);
-    take_out_of_row(connection, key, id)?;
-    let mut query = connection.prepare_cached(&format!(
-        "SELECT {RECORD_BYTES} FROM attempt WHERE endpoint = ?1 AND id = ?2 AND fence = ?3"
-    ))?;
-    let before: Option<u64> =
-        query.query_row(params![key, id.as_bytes(), attempt.fence], |row| row.get(0)).optional()?;
-    write(connection, key, id, attempt)?;
-    row.cost = (row.cost + cost(attempt)).saturating_sub(before.map_or(0, record_cost));
+/// Puts a record where it belongs beside those that are there; where they stand then, and what gave way took.
+fn put(
+    connection: &Connection,
+    key: i64,
+    found: &Found,
+    there: Records,
+    record: Record,
+) -> Result<(Records, u64), StoreError> {
+    let id = found.row.summary.id;
+    let is_apart = there == Records::Apart;
+    let earlier = match there {
+        Records::InRow(bytes) => Some(Record::of(&read_record(&bytes)?)),
+        Records::None | Records::Apart => None,
+    };
+    let is_only = !is_apart && earlier.as_ref().is_none_or(|earlier| earlier.fence == record.fence);
+    if is_only && record.is_short() {
+        return Ok((Records::InRow(record.bytes), earlier.map_or(0, |earlier| earlier.cost())));
+    }
+    if let Some(earlier) = earlier {
+        write(connection, key, id, &earlier)?;
+    }
+    let mut query =
+        connection.prepare_cached("SELECT record FROM attempt WHERE endpoint = ?1 AND id = ?2 AND fence = ?3")?;
+    let before: Option<Vec<u8>> =
+        query.query_row(params![key, id.as_bytes(), record.fence], |row| row.get(0)).optional()?;
+    let mut gone = before.map_or(Ok(0), |before| cost_of(&before))?;
+    write(connection, key, id, &record)?;
     // Each record has a fence of its own, so that there are never more than the newest one says.
-    if row.summary.fence > MAX_ATTEMPTS as u64 {
-        row.cost = row.cost.saturating_sub(thin_out(connection, key, id)?);
+    if found.row.summary.fence > MAX_ATTEMPTS as u64 {
+        gone += thin_out(connection, key, id)?;
     }
-    Ok(())
+    Ok((Records::Apart, gone))
 }
 
-pub(super) fn write(connection: &Connection, key: i64, id: EventId, attempt: &Attempt) -> Result<(), StoreError> {
-    let answer = attempt.answer.as_ref();
-    let mut insert = connection.prepare_cached(
-        "INSERT OR REPLACE INTO attempt (endpoint, id, fence, number, started_at, duration_us, outcome, agent, \
-         status, headers, body, truncated, resigned, sha256_in, hops) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
-    )?;
-    insert.execute(params![
-        key,
-        id.as_bytes(),
-        attempt.fence,
-        attempt.number,
-        millis(attempt.started_at),
-        u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX >> 1),
-        attempt.outcome.code(),
-        attempt.agent,
-        answer.map(|answer| answer.status),
-        answer.map(|answer| &answer.headers.as_bytes()[..]),
-        answer.map(|answer| &answer.body[..]).filter(|body| !body.is_empty()),
-        answer.is_some_and(|answer| answer.truncated),
-        attempt.resigned,
-        attempt.sha256_in,
-        attempt.hops.to_bytes(),
-    ])?;
+pub(super) fn write(connection: &Connection, key: i64, id: EventId, record: &Record) -> Result<(), StoreError> {
+    let mut insert = connection
+        .prepare_cached("INSERT OR REPLACE INTO attempt (endpoint, id, fence, record) VALUES (?1, ?2, ?3, ?4)")?;
+    insert.execute(params![key, id.as_bytes(), record.fence, &record.bytes[..]])?;
     Ok(())
 }
 
 /// Leaves the first and the last records; what the others took.
 fn thin_out(connection: &Connection, key: i64, id: EventId) -> Result<u64, StoreError> {
-    let mut delete = connection.prepare_cached(&format!(
+    let mut delete = connection.prepare_cached(
         "DELETE FROM attempt WHERE endpoint = ?1 AND id = ?2 \
          AND fence > (SELECT min(fence) FROM attempt WHERE endpoint = ?1 AND id = ?2) \
          AND fence < (SELECT fence FROM attempt WHERE endpoint = ?1 AND id = ?2 ORDER BY fence DESC LIMIT 1 OFFSET ?3) \
-         RETURNING {RECORD_BYTES}",
-    ))?;
-    let gone = delete.query_map(params![key, id.as_bytes(), MAX_ATTEMPTS as u64 - 2], |row| row.get(0))?;
-    gone.map(|bytes| Ok(record_cost(bytes?))).sum()
+         RETURNING record",
+    )?;
+    let mut gone = delete.query(params![key, id.as_bytes(), MAX_ATTEMPTS as u64 - 2])?;
+    let mut bytes = 0;
+    while let Some(row) = gone.next()? {
+        bytes += cost_of(&row.get::<_, Vec<u8>>(0)?)?;
+    }
+    Ok(bytes)
 }
 
-/// Reads status, headers, body and truncated, which is there only with a status.
-fn answer(row: &SqlRow<'_>, first: usize) -> Result<Answer, StoreError> {
-    let headers: Vec<u8> = row.get(first + 1)?;
-    let body: Option<Vec<u8>> = row.get(first + 2)?;
-    Ok(Answer {
-        status: row.get(first)?,
-        headers: head::read_headers(headers.into())?,
-        body: body.unwrap_or_default().into(),
-        truncated: row.get(first + 3)?,
-    })
+fn cost_of(record: &[u8]) -> Result<u64, StoreError> {
+    record::answer_bytes(record).map(record_cost)
+}
+
+fn read_record(record: &[u8]) -> Result<Attempt, StoreError> {
+    record::read_attempt(record).map_err(|error| StoreError::Internal(error.to_string()))
 }
 
 pub(super) fn read(connection: &Connection, key: i64, id: EventId) -> Result<Vec<Attempt>, StoreError> {
-    if let Some(only) = of_row(connection, key, id)? {
-        return Ok(vec![only]);
+    static IN_ROW: LazyLock<String> = LazyLock::new(|| of_both("attempt", "id = ?2 AND attempt IS NOT NULL"));
+    let mut query = connection.prepare_cached(&IN_ROW)?;
+    let in_row: Option<Vec<u8>> = query.query_row(params![key, id.as_bytes()], |row| row.get(0)).optional()?;
+    match in_row {
+        None => return Ok(Vec::new()),
+        Some(record) if !record.is_empty() => return Ok(vec![read_record(&record)?]),
+        Some(_) => {}
     }
-    let mut query = connection.prepare_cached(
-        "SELECT fence, number, started_at, duration_us, outcome, agent, status, headers, body, truncated, resigned, \
-         sha256_in, hops FROM attempt WHERE endpoint = ?1 AND id = ?2 ORDER BY fence",
-    )?;
-    let attempts = query.query_and_then(params![key, id.as_bytes()], |row| {
-        let outcome: String = row.get(4)?;
-        let outcome = Outcome::from_code(&outcome)
-            .ok_or_else(|| StoreError::Internal(format!("an attempt of outcome {outcome}")))?;
-        let status: Option<u16> = row.get(6)?;
-        Ok(Attempt {
-            fence: row.get(0)?,
-            number: row.get(1)?,
-            started_at: time(row.get(2)?),
-            duration: std::time::Duration::from_micros(row.get(3)?),
-            outcome,
-            agent: row.get(5)?,
-            answer: status.map(|_| answer(row, 6)).transpose()?,
-            resigned: row.get(10)?,
-            sha256_in: row.get(11)?,
-            hops: Hops::from_bytes(&row.get::<_, Vec<u8>>(12)?),
-        })
-    })?;
-    attempts.collect()
+    let mut query =
+        connection.prepare_cached("SELECT record FROM attempt WHERE endpoint = ?1 AND id = ?2 ORDER BY fence")?;
+    let mut rows = query.query(params![key, id.as_bytes()])?;
+    let mut attempts = Vec::new();
+    while let Some(row) = rows.next()? {
+        attempts.push(read_record(&row.get::<_, Vec<u8>>(0)?)?);
+    }
+    Ok(attempts)
 }

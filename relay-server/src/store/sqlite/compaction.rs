@@ -11,6 +11,7 @@ use super::{
     listing,
     log::LogPlace,
     record::{self, Change},
+    row,
     tx::Tx,
 };
 use crate::{endpoint::EndpointName, store::StoreError, webhook::EventId};
@@ -52,8 +53,7 @@ pub(super) fn sparse(tx: &Tx<'_>) -> Result<Vec<u64>, StoreError> {
 /// What of a segment is needed, as far as the index has it.
 pub(super) fn needed(connection: &Connection, shelves: &Shelves, segment: u64) -> Result<Vec<Needed>, StoreError> {
     let endpoints = listing::endpoints(connection)?;
-    let mut query = connection
-        .prepare_cached("SELECT 1 FROM event WHERE endpoint = ?1 AND id = ?2 AND segment = ?3 AND place = ?4")?;
+    let mut query = connection.prepare_cached(&row::of_both("1", "id = ?2 AND segment = ?3 AND place = ?4"))?;
     let mut needed = Vec::new();
     for place in shelves.log.records(segment)? {
         let Some(record) = shelves.log.read(place)? else { continue };
@@ -72,7 +72,7 @@ fn carried_by(record: &[u8]) -> Result<Option<(i64, EventId)>, StoreError> {
     let (mut changes, mut carried) = (parts.changes, None);
     while let Some((change, rest)) = record::next_change(changes)? {
         match change {
-            Change::Event(facts, _) => carried = Some((facts.key(), facts.id())),
+            Change::Event { key, id, .. } => carried = Some((key, EventId::from_bytes(id.0))),
             Change::Moved(key, id) => carried = Some((key, EventId::from_bytes(id))),
             _ => {}
         }

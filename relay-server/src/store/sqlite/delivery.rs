@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::{
     listing,
+    record::Course,
     row::{self, Found, time},
     tx::Tx,
 };
@@ -82,7 +83,7 @@ pub(super) fn holders(connection: &Connection) -> Result<Vec<Holder>, StoreError
 /// Leases of these holders, as many as one call takes over.
 pub(super) fn held_by(connection: &Connection, gone: &[Holder]) -> Result<Vec<Hold>, StoreError> {
     let mut query = connection.prepare_cached(
-        "SELECT id, fence, holder FROM event INDEXED BY event_open \
+        "SELECT id, course, holder FROM event INDEXED BY event_open \
          WHERE endpoint = ?1 AND due_at IS NOT NULL AND holder IS NOT NULL ORDER BY id",
     )?;
     let mut held = Vec::new();
@@ -92,7 +93,8 @@ pub(super) fn held_by(connection: &Connection, gone: &[Holder]) -> Result<Vec<Ho
             && held.len() < MAX_PAGE
         {
             if gone.contains(&row::holder(row.get(2)?)) {
-                let (id, fence) = (EventId::from_bytes(row.get(0)?), row.get(1)?);
+                let id = EventId::from_bytes(row.get(0)?);
+                let fence = Course::read(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?.fence();
                 held.push(Hold { endpoint: endpoint.clone(), id, fence });
             }
         }

@@ -19,14 +19,16 @@ use std::{
 use rusqlite::{Connection, params};
 
 use super::{
-    Shared, attempts, audit,
+    Shared,
+    attempts::Records,
+    audit,
     checkpoint::Checkpointer,
     content::Shelves,
     head, listing,
     log::{Log, LogPlace, Lsn},
     marks, operator_actions,
     record::{self, Change, ContentParts, Course, Facts},
-    room::Room,
+    room::{Room, Sum},
     row::{self, Found, NewRow},
     small,
     tx::{Tx, WriterState},
@@ -266,7 +268,7 @@ fn read_record(
 ) -> Result<(), StoreError> {
     let strange = || StoreError::Failed("the log has a record of an unknown kind".into());
     let parts = record::parts(bytes).ok_or_else(strange)?;
-    let (mut changes, mut attempts) = (parts.changes, Vec::new());
+    let (mut changes, mut attempts) = (parts.changes, Vec::<&[u8]>::new());
     while let Some((change, rest)) = record::next_change(changes)? {
         changes = rest;
         match change {
@@ -275,21 +277,23 @@ fn read_record(
                     .execute("INSERT OR IGNORE INTO endpoint (key, name) VALUES (?1, ?2)", params![key, name])?;
                 names.extend(EndpointName::parse(name).ok().map(|name| (key, name)));
             }
-            Change::Event(facts, course) => {
+            Change::Event { key, id, seq, facts, course } => {
                 let content = parts.content.as_ref().ok_or_else(strange)?;
-                read_event(tx, names, place, &facts, &course, content)?;
+                let id = EventId::from_bytes(id.0);
+                read_event(tx, names, place, (key, id, seq), &facts, &course, content)?;
             }
-            Change::Course(key, id, course) => {
+            Change::Course(seq, course) => {
                 let attempts = std::mem::take(&mut attempts);
+                let Some((key, id)) = row::endpoint_of(tx.connection, seq)? else { continue };
                 with_row(tx, names, key, id, |tx, found| {
-                    for attempt in &attempts {
-                        attempts::put(tx.connection, key, found, attempt)?;
+                    for record in &attempts {
+                        tx.keep_read(key, found, record)?;
                     }
                     // What the event takes with them is said with its course.
                     course.put_over(&mut found.row)
                 })?;
             }
-            Change::Attempt(attempt) => attempts.push(attempt.attempt()?),
+            Change::Attempt(record) => attempts.push(record),
             Change::Mark(facts) => marks::put(tx.connection, &facts)?,
             Change::Pause { key, at } => tx.put_pause(key, at)?,
             Change::Bulk(facts) => {
@@ -298,7 +302,7 @@ fn read_record(
             }
             Change::Audit(facts) => audit::put(tx, &facts.row())?,
             Change::OwnSignature { digest, expires_at } => small::put_signature(tx.connection, &digest, expires_at)?,
-            Change::Moved(key, id) => with_row(tx, names, key, id, |tx, found| {
+            Change::Moved(key, id) => with_row(tx, names, key, EventId::from_bytes(id), |tx, found| {
                 tx.move_content(found, place);
                 Ok(())
             })?,
@@ -311,11 +315,11 @@ fn with_row(
     tx: &mut Tx<'_>,
     names: &HashMap<i64, EndpointName>,
     key: i64,
-    id: [u8; 16],
+    id: EventId,
     work: impl FnOnce(&mut Tx<'_>, &mut Found) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let Some(name) = names.get(&key) else { return Ok(()) };
-    let Some(mut found) = row::load(tx.connection, name, key, EventId::from_bytes(id))? else { return Ok(()) };
+    let Some(mut found) = row::load(tx.connection, name, key, id)? else { return Ok(()) };
     work(tx, &mut found)?;
     tx.store(key, found)
 }
@@ -324,22 +328,23 @@ fn read_event(
     tx: &mut Tx<'_>,
     names: &HashMap<i64, EndpointName>,
     place: LogPlace,
+    (key, id, seq): (i64, EventId, i64),
     facts: &Facts<'_>,
     course: &Course<'_>,
     content: &ContentParts<'_>,
 ) -> Result<(), StoreError> {
-    let key = facts.key();
     let Some(name) = names.get(&key) else { return Ok(()) };
-    if let Some(there) = row::load(tx.connection, name, key, facts.id())? {
+    if let Some(there) = row::load(tx.connection, name, key, id)? {
         tx.remove(key, &there)?;
     }
     // What is damaged here shows when the content is read.
-    let (method, target) = head::request_line(content.head).unwrap_or_default();
-    let mut found = facts.found(name.clone(), place, method.to_owned(), target);
-    course.put_over(&mut found.row)?;
+    let line = head::request_line(content.head).unwrap_or_default();
+    let mut row = facts.row(name.clone(), id, line, content.body);
+    course.put_over(&mut row)?;
+    let mut found = Found { row, seq, place, file: facts.file(), counted: Sum::default() };
     tx.known.last_seq = tx.known.last_seq.max(found.seq);
-    tx.known.pending.is_in_table(key, facts.id());
+    tx.known.pending.is_in_table(key, id);
     tx.room.live(place, true);
     tx.count(key, &mut found);
-    row::insert(tx.connection, &[NewRow { key, found: &found, attempt: None }])
+    row::insert(tx.connection, &[NewRow { key, found: &found, records: Records::None }])
 }

@@ -13,6 +13,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, Statement};
 
+use super::record::RowFacts;
 use crate::endpoint::EndpointName;
 use crate::store::{StoreError, rules::sha256};
 use crate::webhook::EventId;
@@ -149,7 +150,7 @@ impl Keys {
 
     /// Reads back what was in memory when the last process ended.
     pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
-        let sql = "SELECT e.id, n.name, e.sender_id, e.dedup_key FROM event e \
+        let sql = "SELECT e.id, n.name, e.facts FROM event e \
                    CROSS JOIN endpoint n ON n.key = e.endpoint \
                    WHERE e.seq > (SELECT coalesce(max(value), 0) FROM meta WHERE name = 'key_upto')";
         let mut query = connection.prepare(sql)?;
@@ -158,10 +159,10 @@ impl Keys {
         while let Some(row) = rows.next()? {
             let name: String = row.get(1)?;
             let Ok(endpoint) = EndpointName::parse(&name) else { continue };
-            let (sender, dedup): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
-            let dedup = dedup.as_deref().and_then(|key| key.strip_prefix('+'));
+            let facts = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+            let (sender, dedup) = RowFacts::read(facts)?.keys();
             let id = EventId::from_bytes(row.get(0)?);
-            for text in sender.as_deref().into_iter().chain(dedup) {
+            for text in sender.iter().chain(dedup.iter().filter(|key| Some(*key) != sender.as_ref())) {
                 active.insert((hash(&endpoint, text), id));
             }
         }

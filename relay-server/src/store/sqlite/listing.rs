@@ -106,7 +106,7 @@ pub(super) fn places(
     connection: &Connection,
     mut look: impl FnMut(EventId, LogPlace) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let mut query = connection.prepare(&format!("SELECT {COLUMNS} FROM event WHERE endpoint = ?1"))?;
+    let mut query = connection.prepare(&row::of_both(COLUMNS, "TRUE"))?;
     for (endpoint, key) in endpoints(connection)? {
         let mut rows = query.query([key])?;
         while let Some(row) = rows.next()? {
@@ -160,17 +160,19 @@ struct Lane {
 
 impl Walk {
     fn of_all(connection: &Connection, filter: &Filter, page: &PageRequest) -> Result<Self, StoreError> {
-        let (index, and) = if filter.is_of_dead() {
-            ("INDEXED BY event_dead", "AND state = 3")
+        let range = "id > ?2 AND id < ?3";
+        let of_one = |index: &str, and: &str| {
+            format!("SELECT {COLUMNS} FROM event INDEXED BY {index} WHERE endpoint = ?1 AND {and} AND {range}")
+        };
+        let rows = if filter.is_of_dead() {
+            of_one("event_dead", "state = 3")
         } else if filter.is_of_open() {
-            ("INDEXED BY event_open", "AND due_at IS NOT NULL")
+            of_one("event_open", "due_at IS NOT NULL")
         } else {
-            ("", "")
+            row::of_both(COLUMNS, range)
         };
         let order = if page.oldest_first { "ASC" } else { "DESC" };
-        let sql = format!(
-            "SELECT {COLUMNS} FROM event {index} WHERE endpoint = ?1 AND id > ?2 AND id < ?3 {and} ORDER BY id {order} LIMIT ?4"
-        );
+        let sql = format!("{rows} ORDER BY id {order} LIMIT ?4");
         let (from, until) = filter.times();
         let (mut low, mut high) = (edge(from, [0; 16], -1), edge(until, [0xff; 16], 1));
         if let Some(Cursor(after)) = &page.after {

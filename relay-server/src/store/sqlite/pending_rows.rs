@@ -16,13 +16,10 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::{
-    attempts,
+    attempts::{self, Record, Records},
     row::{self, Found, NewRow, millis},
 };
-use crate::{
-    store::{Attempt, StoreError},
-    webhook::EventId,
-};
+use crate::{store::StoreError, webhook::EventId};
 
 /// Open rows that wait although the writer has time to move them: most of them end soon.
 const LET_WAIT: usize = 1024;
@@ -41,7 +38,7 @@ type DuePlace = (i64, i64, EventId);
 pub(super) struct Pending {
     pub(super) key: i64,
     pub(super) found: Found,
-    pub(super) attempts: Vec<Attempt>,
+    pub(super) attempts: Vec<Record>,
 }
 
 #[derive(Default)]
@@ -63,8 +60,7 @@ pub(super) struct PendingRows {
 impl Pending {
     /// Bytes that are its own: what its attempts were answered.
     fn bytes(&self) -> usize {
-        let answer = |attempt: &Attempt| attempt.answer.as_ref().map_or(0, |answer| answer.body.len());
-        self.attempts.iter().map(answer).sum()
+        self.attempts.iter().map(|record| usize::try_from(record.answer_bytes()).unwrap_or(usize::MAX)).sum()
     }
 
     fn due(&self) -> Option<DuePlace> {
@@ -87,10 +83,13 @@ impl PendingRows {
     pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
         let mut pending = Self::default();
         let mut query = connection
-            .prepare("SELECT key, (SELECT max(id) FROM event WHERE event.endpoint = endpoint.key) FROM endpoint")?;
+            .prepare(
+                "SELECT key, (SELECT max(id) FROM event INDEXED BY event_ended WHERE endpoint = key AND due_at IS NULL), \
+                 (SELECT max(id) FROM event INDEXED BY event_open WHERE endpoint = key AND due_at IS NOT NULL) FROM endpoint",
+            )?;
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
-            if let Some(id) = row.get::<_, Option<[u8; 16]>>(1)? {
+            if let Some(id) = row.get::<_, Option<[u8; 16]>>(1)?.max(row.get(2)?) {
                 pending.is_in_table(row.get(0)?, EventId::from_bytes(id));
             }
         }
@@ -225,13 +224,13 @@ impl PendingRows {
         let new_row = moved.iter().map(|pending| NewRow {
             key: pending.key,
             found: &pending.found,
-            attempt: attempts::in_row(&pending.attempts),
+            records: attempts::of_new_row(&pending.attempts),
         });
         let rows: Vec<NewRow<'_>> = new_row.collect();
         row::insert(connection, &rows)?;
-        for (pending, _) in moved.iter().zip(&rows).filter(|(_, row)| row.attempt.is_none()) {
+        for (pending, _) in moved.iter().zip(&rows).filter(|(_, row)| row.records == Records::Apart) {
             let id = pending.found.row.summary.id;
-            pending.attempts.iter().try_for_each(|attempt| attempts::write(connection, pending.key, id, attempt))?;
+            pending.attempts.iter().try_for_each(|record| attempts::write(connection, pending.key, id, record))?;
         }
         for seq in seqs {
             if let Some(pending) = self.rows.get(seq) {

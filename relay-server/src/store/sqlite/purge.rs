@@ -7,7 +7,9 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     log::LogPlace,
-    marks, refused,
+    marks,
+    record::Course,
+    refused,
     row::{number, time},
     schema::PAGE_BYTES,
     tx::Tx,
@@ -46,7 +48,7 @@ pub(super) fn look(
     let mut excess = used_bytes.saturating_sub(policy.max_bytes);
     let after = policy.cursor.map_or(0, |cursor| i64::try_from(cursor.0).unwrap_or(i64::MAX));
     let mut query = connection.prepare_cached(
-        "SELECT e.seq, e.endpoint, e.id, e.received_at, e.settled_at, e.cost, n.name FROM event e \
+        "SELECT e.seq, e.endpoint, e.id, e.received_at, e.course, e.cost, n.name FROM event e \
          CROSS JOIN endpoint n ON n.key = e.endpoint WHERE e.seq > ?1 ORDER BY e.seq LIMIT ?2",
     )?;
     let mut rows = query.query(params![after, LOOK as u64])?;
@@ -55,7 +57,8 @@ pub(super) fn look(
         looked += 1;
         let event = (row.get(1)?, EventId::from_bytes(row.get(2)?));
         let received = time(row.get(3)?);
-        match row.get::<_, Option<i64>>(4)?.map(time) {
+        let course = row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?;
+        match Course::read(course)?.settled_at(row.get(3)?).map(time) {
             Some(settled) if is_over(settled, policy.retention, now) => found.old.push(event),
             Some(_) if excess > 0 => {
                 excess = excess.saturating_sub(row.get::<_, u64>(5)?);
@@ -112,7 +115,8 @@ pub(super) fn remove(
 pub(super) fn delete(tx: &mut Tx<'_>, key: i64, id: EventId) -> Result<Option<u64>, StoreError> {
     tx.known.pending.move_one(tx.connection, key, id)?;
     let mut event = tx.connection.prepare_cached(
-        "DELETE FROM event WHERE endpoint = ?1 AND id = ?2 AND due_at IS NULL RETURNING cost, segment, place, length, file",
+        "DELETE FROM event INDEXED BY event_ended WHERE endpoint = ?1 AND id = ?2 AND due_at IS NULL \
+         RETURNING cost, segment, place, length, file",
     )?;
     let gone = event.query_row(params![key, id.as_bytes()], |row| {
         let place = LogPlace { segment: number(row.get(1)?), offset: row.get(2)?, length: row.get(3)? };

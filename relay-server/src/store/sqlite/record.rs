@@ -17,7 +17,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     encoding,
-    log::LogPlace,
     row::{self, Found, PARKED, millis, time},
 };
 use crate::{
@@ -46,11 +45,19 @@ pub(super) enum Change<'a> {
         name: &'a str,
     },
     /// A new event. Its content stands in the same record.
-    Event(#[serde(borrow)] Facts<'a>, #[serde(borrow)] Course<'a>),
-    /// How an event stands now.
-    Course(i64, [u8; 16], #[serde(borrow)] Course<'a>),
-    /// An attempt at the event whose course the same call notes down next.
-    Attempt(#[serde(borrow)] AttemptFacts<'a>),
+    Event {
+        key: i64,
+        id: Raw<16>,
+        seq: i64,
+        #[serde(borrow)]
+        facts: Facts<'a>,
+        #[serde(borrow)]
+        course: Course<'a>,
+    },
+    /// How the event with this number stands now.
+    Course(i64, #[serde(borrow)] Course<'a>),
+    /// An attempt at the event whose course the same call notes down next, as [`AttemptFacts`] are written.
+    Attempt(#[serde(serialize_with = "raw")] &'a [u8]),
     Mark(MarkFacts),
     Pause {
         key: i64,
@@ -66,15 +73,30 @@ pub(super) enum Change<'a> {
     Audit(#[serde(borrow)] AuditFacts<'a>),
 }
 
+/// So many bytes. An array would be written, and read, one byte at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Raw<const N: usize>(pub(super) [u8; N]);
+
+impl<const N: usize> Serialize for Raw<N> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for Raw<N> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let bytes = <&[u8]>::deserialize(from)?;
+        bytes.try_into().map(Self).map_err(|_| serde::de::Error::invalid_length(bytes.len(), &"another length"))
+    }
+}
+
 /// What never changes of an event, but for method and target, which its head has.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Facts<'a> {
-    key: i64,
-    id: [u8; 16],
-    seq: i64,
+    /// None where the body stands beside it.
+    body_sha256: Option<Raw<32>>,
     received_at: i64,
     size: u64,
-    body_sha256: [u8; 32],
     file: Option<u64>,
     event_type: Option<&'a str>,
     sender_id: Option<&'a str>,
@@ -86,8 +108,17 @@ pub(super) struct Facts<'a> {
     unproven: bool,
 }
 
-/// What changes of an event.
+/// The facts of an event as they stand in its row. What has a column of its own is left out.
 #[derive(Debug, Serialize, Deserialize)]
+pub(super) struct RowFacts<'a> {
+    #[serde(borrow)]
+    facts: Facts<'a>,
+    method: &'a str,
+    target: &'a str,
+}
+
+/// What changes of an event. Times count from when it was received, so that they take few bytes.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Course<'a> {
     state: u8,
     reason: Option<&'a str>,
@@ -114,12 +145,13 @@ pub(super) struct AttemptFacts<'a> {
     fence: u64,
     started_at: i64,
     duration_us: u64,
+    /// Empty if it was answered, as most are.
     outcome: &'a str,
     agent: Option<&'a str>,
     #[serde(borrow)]
     answer: Option<AnswerFacts<'a>>,
     resigned: bool,
-    sha256_in: Option<[u8; 32]>,
+    sha256_in: Option<Raw<32>>,
     #[serde(serialize_with = "written_hops", deserialize_with = "read_hops")]
     hops: Hops,
 }
@@ -188,15 +220,13 @@ fn raw<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
 }
 
 impl<'a> Facts<'a> {
-    pub(super) fn of(key: i64, found: &'a Found, dedup_key: Option<&'a str>) -> Self {
+    /// As they stand in the log.
+    pub(super) fn of(found: &'a Found, dedup_key: Option<&'a str>) -> Self {
         let event = &found.row.summary;
         Self {
-            key,
-            id: *event.id.as_bytes(),
-            seq: found.seq,
+            body_sha256: found.file.map(|_| Raw(event.body_sha256)),
             received_at: millis(event.received_at),
             size: event.size,
-            body_sha256: event.body_sha256,
             file: found.file,
             event_type: event.event_type.as_deref(),
             sender_id: event.sender_id.as_deref(),
@@ -208,22 +238,25 @@ impl<'a> Facts<'a> {
         }
     }
 
-    pub(super) const fn key(&self) -> i64 {
-        self.key
+    pub(super) fn file(&self) -> Option<u64> {
+        self.file
     }
 
-    pub(super) const fn id(&self) -> EventId {
-        EventId::from_bytes(self.id)
-    }
-
-    /// The event as it was appended; its course is put over it.
-    pub(super) fn found(&self, endpoint: EndpointName, place: LogPlace, method: String, target: &str) -> Found {
+    /// The sender's id and the dedup key.
+    fn keys(&self) -> (Option<String>, Option<String>) {
         let text = |text: Option<&str>| text.map(str::to_owned);
         let sender_id = text(self.sender_id);
         let dedup_key = row::dedup_key(text(self.dedup_key), sender_id.as_ref());
+        (sender_id, dedup_key)
+    }
+
+    /// The event as it was appended; its course is put over it. `body` is the body where that stands beside it.
+    pub(super) fn row(&self, endpoint: EndpointName, id: EventId, (method, target): (&str, &str), body: &[u8]) -> Row {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        let (sender_id, dedup_key) = self.keys();
         let summary = Summary {
             endpoint,
-            id: self.id(),
+            id,
             received_at: time(self.received_at),
             state: State::Pending,
             reason: None,
@@ -234,10 +267,10 @@ impl<'a> Facts<'a> {
             parked: false,
             status: None,
             settled_at: None,
-            method,
+            method: method.to_owned(),
             target: rules::shown(target),
             size: self.size,
-            body_sha256: self.body_sha256,
+            body_sha256: self.body_sha256.map_or_else(|| rules::sha256(body), |sum| sum.0),
             event_type: text(self.event_type),
             sender_id,
             order_key: text(self.order_key),
@@ -250,9 +283,40 @@ impl<'a> Facts<'a> {
             resigned: false,
             answered_us: None,
         };
-        let row = Row { summary, dedup_key, held: None, cost: 0 };
-        Found { row, seq: self.seq, place, file: self.file, counted: super::room::Sum::default() }
+        Row { summary, dedup_key, held: None, cost: 0 }
     }
+}
+
+impl<'a> RowFacts<'a> {
+    pub(super) fn write(found: &Found) -> Vec<u8> {
+        let (event, dedup_key) = (&found.row.summary, row::written_dedup_key(&found.row));
+        let facts = Facts {
+            body_sha256: Some(Raw(event.body_sha256)),
+            received_at: 0,
+            file: None,
+            order_key: None,
+            ..Facts::of(found, dedup_key.as_deref())
+        };
+        let row = RowFacts { facts, method: &event.method, target: &event.target };
+        encoding::append(&row, Vec::with_capacity(192))
+    }
+
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, StoreError> {
+        postcard::from_bytes(bytes).map_err(|error| strange(&error))
+    }
+
+    pub(super) fn row(&self, endpoint: EndpointName, id: EventId) -> Row {
+        self.facts.row(endpoint, id, (self.method, self.target), &[])
+    }
+
+    /// The sender's id and the dedup key of a row.
+    pub(super) fn keys(&self) -> (Option<String>, Option<String>) {
+        self.facts.keys()
+    }
+}
+
+fn strange(error: &postcard::Error) -> StoreError {
+    StoreError::Internal(format!("an event's row cannot be read: {error}"))
 }
 
 impl<'a> Course<'a> {
@@ -265,9 +329,9 @@ impl<'a> Course<'a> {
             attempts: event.attempts,
             tries: event.tries,
             fence: event.fence,
-            due_at: row::due(row),
+            due_at: row::due(row).map(|at| at.wrapping_sub(millis(event.received_at))),
             status: event.status,
-            settled_at: event.settled_at.map(millis),
+            settled_at: event.settled_at.map(|at| millis(at).wrapping_sub(millis(event.received_at))),
             redelivered: event.redelivered,
             cost: row.cost,
             holder: row.held.map(|held| held.holder.0),
@@ -278,18 +342,54 @@ impl<'a> Course<'a> {
             answered_us: event.answered_us,
         }
     }
+
+    /// As it stands in a row, which has columns for the rest.
+    pub(super) fn write(row: &'a Row) -> Vec<u8> {
+        let course = Course { state: 0, due_at: None, holder: None, cost: 0, ..Course::of(row) };
+        encoding::append(&course, Vec::with_capacity(64))
+    }
+
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, StoreError> {
+        postcard::from_bytes(bytes).map_err(|error| strange(&error))
+    }
+}
+
+/// What a row's columns say of its course.
+#[derive(Clone, Copy)]
+pub(super) struct CourseColumns {
+    pub(super) state: u8,
+    pub(super) due_at: Option<i64>,
+    pub(super) holder: Option<u64>,
+    pub(super) cost: u64,
 }
 
 impl Course<'_> {
+    /// The whole, of an event that was received then.
+    pub(super) fn with(self, columns: CourseColumns, received_at: i64) -> Self {
+        let CourseColumns { state, due_at, holder, cost } = columns;
+        Self { state, due_at: due_at.map(|at| at.wrapping_sub(received_at)), holder, cost, ..self }
+    }
+
+    pub(super) fn fence(&self) -> u64 {
+        self.fence
+    }
+
+    /// When it ended, in milliseconds since 1970, if it was received then.
+    pub(super) fn settled_at(&self, received_at: i64) -> Option<i64> {
+        self.settled_at.map(|at| at.wrapping_add(received_at))
+    }
+
     pub(super) fn put_over(&self, row: &mut Row) -> Result<(), StoreError> {
         let event = &mut row.summary;
-        let strange = || StoreError::Failed(format!("the log has an event of state {}", self.state));
+        let strange = || StoreError::Failed(format!("there is an event of state {}", self.state));
+        let received_at = millis(event.received_at);
+        let due_at = self.due_at.map(|at| at.wrapping_add(received_at));
         event.state = State::from_code(self.state.into()).ok_or_else(strange)?;
         event.reason = self.reason.and_then(Reason::from_code);
         (event.attempts, event.tries, event.fence) = (self.attempts, self.tries, self.fence);
-        event.parked = self.due_at == Some(PARKED);
-        event.due_at = self.due_at.filter(|due| *due != PARKED).map(time);
-        (event.status, event.settled_at) = (self.status, self.settled_at.map(time));
+        event.parked = due_at == Some(PARKED);
+        event.due_at = due_at.filter(|due| *due != PARKED).map(time);
+        (event.status, event.settled_at) = (self.status, self.settled_at(received_at).map(time));
         (event.took_us, event.agent) = (self.took_us, self.agent.map(str::to_owned));
         (event.resigned, event.answered_us) = (self.resigned, self.answered_us);
         (event.redelivered, row.cost) = (self.redelivered, self.cost);
@@ -312,17 +412,17 @@ impl<'a> AttemptFacts<'a> {
             fence: attempt.fence,
             started_at: millis(attempt.started_at),
             duration_us: u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX >> 1),
-            outcome: attempt.outcome.code(),
+            outcome: if attempt.outcome == Outcome::Answered { "" } else { attempt.outcome.code() },
             agent: attempt.agent.as_deref(),
             answer,
             resigned: attempt.resigned,
-            sha256_in: attempt.sha256_in,
+            sha256_in: attempt.sha256_in.map(Raw),
             hops: attempt.hops,
         }
     }
 
     pub(super) fn write(&self) -> Vec<u8> {
-        encoding::append(self, Vec::with_capacity(192))
+        encoding::append(self, Vec::with_capacity(256))
     }
 
     pub(super) fn attempt(&self) -> Result<Attempt, StoreError> {
@@ -337,11 +437,12 @@ impl<'a> AttemptFacts<'a> {
             fence: self.fence,
             started_at: time(self.started_at),
             duration: Duration::from_micros(self.duration_us),
-            outcome: Outcome::from_code(self.outcome).ok_or_else(strange)?,
+            outcome: if self.outcome.is_empty() { Some(Outcome::Answered) } else { Outcome::from_code(self.outcome) }
+                .ok_or_else(strange)?,
             agent: self.agent.map(str::to_owned),
             answer: self.answer.as_ref().map(answer).transpose()?,
             resigned: self.resigned,
-            sha256_in: self.sha256_in,
+            sha256_in: self.sha256_in.map(|sum| sum.0),
             hops: self.hops,
         })
     }
@@ -423,6 +524,12 @@ impl<'a> AuditFacts<'a> {
 
 pub(super) fn read_attempt(bytes: &[u8]) -> Result<Attempt, StoreError> {
     postcard::from_bytes::<AttemptFacts<'_>>(bytes).map_err(|error| unreadable(&error))?.attempt()
+}
+
+/// What an answer in an attempt's record has of headers and body, in bytes.
+pub(super) fn answer_bytes(record: &[u8]) -> Result<u64, StoreError> {
+    let facts = postcard::from_bytes::<AttemptFacts<'_>>(record).map_err(|error| unreadable(&error))?;
+    Ok(facts.answer.map_or(0, |answer| answer.headers.len() + answer.body.len()) as u64)
 }
 
 /// The changes of a call, as they are noted down.

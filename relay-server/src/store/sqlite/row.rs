@@ -1,27 +1,38 @@
 //! Rows of the table `event`, read and written.
+//!
+//! What a query asks for has a column; the rest stands encoded in two of them: facts, which never change, and the course.
+//! To bind a value, and to put it into a record, costs more than to encode it.
 
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Row as SqlRow, Statement, ToSql, params};
+use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, Statement, ToSql, params};
 
-use super::{log::LogPlace, room::Sum};
+use super::{
+    attempts::Records,
+    log::LogPlace,
+    record::{Course, CourseColumns, RowFacts},
+    room::Sum,
+};
 use crate::{
     endpoint::EndpointName,
-    store::{
-        Holder, Reason, State, StoreError, Summary,
-        rules::{Held, Row},
-    },
+    store::{Holder, StoreError, rules::Row},
     webhook::EventId,
 };
 
 /// The due time of an event that stands behind another.
 pub(super) const PARKED: i64 = i64::MAX;
 
-pub(super) const COLUMNS: &str = "id, received_at, state, reason, attempts, tries, fence, due_at, status, settled_at, \
-     size, body_sha256, method, target, event_type, sender_id, dedup_key, order_key, conflict_with, replay_of, \
-     redelivered, seq, cost, holder, given_to, segment, place, length, file, unproven, took_us, agent, resigned, \
-     answered_us";
+pub(super) const COLUMNS: &str =
+    "id, seq, received_at, state, due_at, order_key, holder, cost, segment, place, length, file, facts, course";
+
+/// A query of rows of an endpoint, those that are open and those that ended: one index has each.
+pub(super) fn of_both(columns: &str, and: &str) -> String {
+    let half = |index: &str, is: &str| {
+        format!("SELECT {columns} FROM event INDEXED BY {index} WHERE endpoint = ?1 AND due_at {is} NULL AND {and}")
+    };
+    format!("{} UNION ALL {}", half("event_ended", "IS"), half("event_open", "IS NOT"))
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct Found {
@@ -48,7 +59,7 @@ pub(super) fn number(code: i64) -> u64 {
     code.cast_unsigned()
 }
 
-pub(super) fn holder_code(row: &Row) -> Option<i64> {
+fn holder_code(row: &Row) -> Option<i64> {
     row.held.map(|held| held.holder.0.cast_signed())
 }
 
@@ -56,48 +67,21 @@ pub(super) fn holder(code: i64) -> Holder {
     Holder(code.cast_unsigned())
 }
 
-pub(super) fn read(row: &SqlRow<'_>, endpoint: &EndpointName) -> Result<Found, StoreError> {
-    let state: i64 = row.get(2)?;
-    let reason: Option<String> = row.get(3)?;
-    let due: Option<i64> = row.get(7)?;
-    let parked = due == Some(PARKED);
-    let summary = Summary {
-        endpoint: endpoint.clone(),
-        id: EventId::from_bytes(row.get(0)?),
-        received_at: time(row.get(1)?),
-        state: State::from_code(state).ok_or_else(|| StoreError::Internal(format!("an event of state {state}")))?,
-        reason: reason.as_deref().and_then(Reason::from_code),
-        attempts: row.get(4)?,
-        tries: row.get(5)?,
-        fence: row.get(6)?,
-        due_at: due.filter(|_| !parked).map(time),
-        parked,
-        status: row.get(8)?,
-        settled_at: row.get::<_, Option<i64>>(9)?.map(time),
-        size: row.get(10)?,
-        body_sha256: row.get(11)?,
-        method: row.get(12)?,
-        target: row.get(13)?,
-        event_type: row.get(14)?,
-        order_key: row.get(17)?,
-        conflict_with: row.get::<_, Option<_>>(18)?.map(EventId::from_bytes),
-        replay_of: row.get::<_, Option<_>>(19)?.map(EventId::from_bytes),
-        redelivered: row.get(20)?,
-        sender_id: row.get(15)?,
-        unproven: row.get(29)?,
-        took_us: row.get(30)?,
-        agent: row.get(31)?,
-        resigned: row.get(32)?,
-        answered_us: row.get(33)?,
+pub(super) fn read(from: &SqlRow<'_>, endpoint: &EndpointName) -> Result<Found, StoreError> {
+    let (id, received_at) = (EventId::from_bytes(from.get(0)?), from.get(2)?);
+    let blob = |column| from.get_ref(column)?.as_blob().map_err(rusqlite::Error::from);
+    let mut row = RowFacts::read(blob(12)?)?.row(endpoint.clone(), id);
+    (row.summary.received_at, row.summary.order_key) = (time(received_at), from.get(5)?);
+    let columns = CourseColumns {
+        state: from.get(3)?,
+        due_at: from.get(4)?,
+        holder: from.get::<_, Option<i64>>(6)?.map(number),
+        cost: from.get(7)?,
     };
-    let dedup_key = dedup_key(row.get(16)?, summary.sender_id.as_ref());
-    let seq = row.get(21)?;
-    let given_to = row.get::<_, Option<_>>(24)?.map(EventId::from_bytes);
-    let held = row.get::<_, Option<i64>>(23)?.map(|holder| Held { holder: self::holder(holder), given_to });
-    let place = LogPlace { segment: number(row.get(25)?), offset: row.get(26)?, length: row.get(27)? };
-    let file = row.get::<_, Option<i64>>(28)?.map(number);
-    let row = Row { summary, dedup_key, held, cost: row.get(22)? };
-    Ok(Found { counted: Sum::of(&row), row, seq, place, file })
+    Course::read(blob(13)?)?.with(columns, received_at).put_over(&mut row)?;
+    let place = LogPlace { segment: number(from.get(8)?), offset: from.get(9)?, length: from.get(10)? };
+    let file = from.get::<_, Option<i64>>(11)?.map(number);
+    Ok(Found { counted: Sum::of(&row), row, seq: from.get(1)?, place, file })
 }
 
 pub(super) fn load(
@@ -106,17 +90,22 @@ pub(super) fn load(
     key: i64,
     id: EventId,
 ) -> Result<Option<Found>, StoreError> {
-    static QUERY: LazyLock<String> =
-        LazyLock::new(|| format!("SELECT {COLUMNS} FROM event WHERE endpoint = ?1 AND id = ?2"));
+    static QUERY: LazyLock<String> = LazyLock::new(|| of_both(COLUMNS, "id = ?2"));
     let mut query = connection.prepare_cached(&QUERY)?;
     query.query_and_then(params![key, id.as_bytes()], |row| read(row, endpoint))?.next().transpose()
 }
 
+/// The number of the endpoint whose event has this number.
+pub(super) fn endpoint_of(connection: &Connection, seq: i64) -> Result<Option<(i64, EventId)>, StoreError> {
+    let mut query = connection.prepare_cached("SELECT endpoint, id FROM event WHERE seq = ?1")?;
+    Ok(query.query_row([seq], |row| Ok((row.get(0)?, EventId::from_bytes(row.get(1)?)))).optional()?)
+}
+
 /// A dedup key as it is written: most are the sender's id.
-pub(super) fn written_dedup_key(row: &Row) -> Option<String> {
+pub(super) fn written_dedup_key(row: &Row) -> Option<Cow<'_, str>> {
     row.dedup_key.as_ref().map(|key| match &row.summary.sender_id {
-        Some(sender) if sender == key => "=".to_owned(),
-        _ => format!("+{key}"),
+        Some(sender) if sender == key => "=".into(),
+        _ => format!("+{key}").into(),
     })
 }
 
@@ -125,10 +114,6 @@ pub(super) fn dedup_key(written: Option<String>, sender_id: Option<&String>) -> 
         Some(key) if key == "=" => sender_id.cloned(),
         other => other.map(|key| key.get(1..).unwrap_or_default().to_owned()),
     }
-}
-
-fn given_to(row: &Row) -> Option<[u8; 16]> {
-    row.held?.given_to.map(|append| *append.as_bytes())
 }
 
 /// When a row is due, as it is written.
@@ -141,51 +126,31 @@ pub(super) struct NewRow<'a> {
     /// Number of its endpoint.
     pub(super) key: i64,
     pub(super) found: &'a Found,
-    /// The record of its only attempt, if that is to stand in it.
-    pub(super) attempt: Option<Vec<u8>>,
+    /// Where the records of its attempts stand.
+    pub(super) records: Records<&'a [u8]>,
 }
 
 /// Rows that one statement puts in: it opens the table and its indexes once for all of them.
 pub(super) const ROWS_AT_ONCE: usize = 16;
 
 /// In the table's own order, in which SQLite need not copy them together.
-const WRITTEN: [&str; 36] = [
+const WRITTEN: [&str; 16] = [
     "seq",
     "endpoint",
     "id",
     "received_at",
     "state",
-    "reason",
-    "attempts",
-    "tries",
-    "fence",
     "due_at",
-    "status",
-    "settled_at",
-    "size",
-    "body_sha256",
-    "method",
-    "target",
-    "event_type",
-    "sender_id",
-    "dedup_key",
     "order_key",
-    "conflict_with",
-    "replay_of",
-    "redelivered",
-    "cost",
     "holder",
-    "given_to",
+    "cost",
     "segment",
     "place",
     "length",
     "file",
+    "facts",
+    "course",
     "attempt",
-    "unproven",
-    "took_us",
-    "agent",
-    "resigned",
-    "answered_us",
 ];
 
 /// A statement that puts so many rows in. After an error nobody goes on with its transaction, so it need not be able to
@@ -211,7 +176,7 @@ pub(super) fn insert(connection: &Connection, rows: &[NewRow<'_>]) -> Result<(),
 }
 
 fn insert_with(statement: &mut Statement<'_>, rows: &[NewRow<'_>]) -> Result<(), StoreError> {
-    for (nth, NewRow { key, found, attempt }) in rows.iter().enumerate() {
+    for (nth, NewRow { key, found, records }) in rows.iter().enumerate() {
         let Found { row, seq, place, file, .. } = found;
         let event = &row.summary;
         let values: &[&dyn ToSql; WRITTEN.len()] = &[
@@ -220,37 +185,17 @@ fn insert_with(statement: &mut Statement<'_>, rows: &[NewRow<'_>]) -> Result<(),
             event.id.as_bytes(),
             &millis(event.received_at),
             &event.state.code(),
-            &event.reason.map(Reason::code),
-            &event.attempts,
-            &event.tries,
-            &event.fence,
             &due(row),
-            &event.status,
-            &event.settled_at.map(millis),
-            &event.size,
-            &event.body_sha256,
-            &event.method,
-            &event.target,
-            &event.event_type,
-            &event.sender_id,
-            &written_dedup_key(row),
             &event.order_key,
-            &event.conflict_with.as_ref().map(EventId::as_bytes),
-            &event.replay_of.as_ref().map(EventId::as_bytes),
-            &event.redelivered,
-            &row.cost,
             &holder_code(row),
-            &given_to(row),
+            &row.cost,
             &place.segment.cast_signed(),
             &place.offset,
             &place.length,
             &file.map(u64::cast_signed),
-            attempt,
-            &event.unproven,
-            &event.took_us,
-            &event.agent,
-            &event.resigned,
-            &event.answered_us,
+            &RowFacts::write(found),
+            &Course::write(row),
+            &records.column(),
         ];
         for (column, value) in values.iter().enumerate() {
             statement.raw_bind_parameter(1 + nth * WRITTEN.len() + column, value)?;
@@ -260,36 +205,27 @@ fn insert_with(statement: &mut Statement<'_>, rows: &[NewRow<'_>]) -> Result<(),
     Ok(())
 }
 
-/// Writes of a row that is there what can change.
-pub(super) fn update(connection: &Connection, found: &Found) -> Result<(), StoreError> {
+/// Writes of a row that is there what can change, and where the records of its attempts stand, if that has.
+pub(super) fn update(connection: &Connection, found: &Found, records: Option<&Records>) -> Result<(), StoreError> {
     let Found { row, seq, place, .. } = found;
-    let event = &row.summary;
     let mut statement = connection.prepare_cached(
-        "UPDATE event SET state = ?2, reason = ?3, attempts = ?4, tries = ?5, fence = ?6, due_at = ?7, status = ?8, \
-         settled_at = ?9, redelivered = ?10, cost = ?11, holder = ?12, given_to = ?13, segment = ?14, place = ?15, \
-         length = ?16, took_us = ?17, agent = ?18, resigned = ?19, answered_us = ?20 WHERE seq = ?1",
+        "UPDATE event SET state = ?2, due_at = ?3, holder = ?4, cost = ?5, segment = ?6, place = ?7, length = ?8, \
+         course = ?9, attempt = iif(?10, ?11, attempt) WHERE seq = ?1",
     )?;
+    let state = row.summary.state.code();
+    let (segment, course) = (place.segment.cast_signed(), Course::write(row));
     statement.execute(params![
         seq,
-        event.state.code(),
-        event.reason.map(Reason::code),
-        event.attempts,
-        event.tries,
-        event.fence,
+        state,
         due(row),
-        event.status,
-        event.settled_at.map(millis),
-        event.redelivered,
-        row.cost,
         holder_code(row),
-        given_to(row),
-        place.segment.cast_signed(),
+        row.cost,
+        segment,
         place.offset,
         place.length,
-        event.took_us,
-        event.agent,
-        event.resigned,
-        event.answered_us,
+        course,
+        records.is_some(),
+        records.and_then(Records::column)
     ])?;
     Ok(())
 }

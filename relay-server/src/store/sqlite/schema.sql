@@ -15,37 +15,30 @@ CREATE TABLE endpoint (
 ) STRICT;
 
 -- What lists, claims and settles look at: narrow, so that many stand on a page. In order of arrival: pages at the end of
--- such a table are filled, those of a table that is kept in order of a key are split.
+-- such a table are filled, those of a table that is kept in order of a key are split. What no query asks for stands
+-- encoded, see row.rs: facts, which never change, and course. A row with many columns costs a third more to write.
 -- due_at: pending: next attempt; running: end of the lease; parked behind its order key: the largest number;
--- ended: NULL. seq: the place among all that were appended. holder: who has its lease; given_to: the append that it was
--- given to, NULL if it was claimed. dedup_key: '=' is the sender's id, else '+' and the key. cost: what it takes with its
+-- ended: NULL. seq: the place among all that were appended. holder: who has its lease. cost: what it takes with its
 -- attempts, in bytes. segment, place, length: where in the log its content stands. file: the number of the file that has
--- its body, where that is too long for the log. attempt: the record of its only attempt, if that is short, see attempts.rs.
--- took_us, agent, resigned: those of the last attempt. answered_us: when the sender was answered, from its first byte.
+-- its body, where that is too long for the log. attempt: the record of its only attempt, if that is short; empty, if
+-- records are in their table, see attempts.rs.
 CREATE TABLE event (
     seq INTEGER PRIMARY KEY, endpoint INTEGER NOT NULL, id BLOB NOT NULL, received_at INTEGER NOT NULL,
-    state INTEGER NOT NULL, reason TEXT, attempts INTEGER NOT NULL, tries INTEGER NOT NULL, fence INTEGER NOT NULL,
-    due_at INTEGER, status INTEGER, settled_at INTEGER, size INTEGER NOT NULL, body_sha256 BLOB NOT NULL,
-    method TEXT NOT NULL, target TEXT NOT NULL, event_type TEXT, sender_id TEXT, dedup_key TEXT, order_key TEXT,
-    conflict_with BLOB, replay_of BLOB, redelivered INTEGER NOT NULL, cost INTEGER NOT NULL,
-    holder INTEGER, given_to BLOB,
-    segment INTEGER NOT NULL, place INTEGER NOT NULL, length INTEGER NOT NULL, file INTEGER, attempt BLOB,
-    unproven INTEGER NOT NULL, took_us INTEGER, agent TEXT, resigned INTEGER NOT NULL, answered_us INTEGER
+    state INTEGER NOT NULL, due_at INTEGER, order_key TEXT, holder INTEGER, cost INTEGER NOT NULL,
+    segment INTEGER NOT NULL, place INTEGER NOT NULL, length INTEGER NOT NULL, file INTEGER,
+    facts BLOB NOT NULL, course BLOB NOT NULL, attempt BLOB
 ) STRICT;
-CREATE UNIQUE INDEX event_id ON event (endpoint, id);
+-- An event stands in one of these two, so that none has to have all. What ended gives way when room is needed, the oldest
+-- first.
+CREATE UNIQUE INDEX event_open ON event (endpoint, id) WHERE due_at IS NOT NULL;
+CREATE UNIQUE INDEX event_ended ON event (endpoint, id) WHERE due_at IS NULL;
 CREATE INDEX event_due ON event (endpoint, due_at, id) WHERE due_at IS NOT NULL;
-CREATE INDEX event_open ON event (endpoint, id) WHERE due_at IS NOT NULL;
 CREATE INDEX event_queue ON event (endpoint, order_key, seq) WHERE order_key IS NOT NULL AND due_at IS NOT NULL;
--- What gives way when room is needed, the oldest first.
-CREATE INDEX event_ended ON event (endpoint, id) WHERE due_at IS NULL;
 CREATE INDEX event_dead ON event (endpoint, id) WHERE state = 3;
 CREATE INDEX event_file ON event (file) WHERE file IS NOT NULL;
 
 CREATE TABLE attempt (
-    endpoint INTEGER NOT NULL, id BLOB NOT NULL, fence INTEGER NOT NULL, number INTEGER NOT NULL,
-    started_at INTEGER NOT NULL, duration_us INTEGER NOT NULL, outcome TEXT NOT NULL, agent TEXT,
-    status INTEGER, headers BLOB, body BLOB, truncated INTEGER NOT NULL, resigned INTEGER NOT NULL,
-    sha256_in BLOB, hops BLOB NOT NULL,
+    endpoint INTEGER NOT NULL, id BLOB NOT NULL, fence INTEGER NOT NULL, record BLOB NOT NULL,
     PRIMARY KEY (endpoint, id, fence)
 ) STRICT, WITHOUT ROWID;
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
-    attempts,
+    attempts::{self, Beside, Records},
     audit::AuditBytes,
     content::Shelves,
     keys::{Key, Keys},
@@ -16,13 +16,13 @@ use super::{
     log::{Log, LogPlace},
     operator_actions,
     pending_rows::{Pending, PendingRows},
-    record::{Change, Changes, Checksum, ContentParts, Course, Facts, PLAIN, prefix},
+    record::{Change, Changes, Checksum, ContentParts, Course, Facts, PLAIN, Raw, prefix},
     room::{Room, Sum, Sums},
     row::{self, Found, NewRow, PARKED, millis},
 };
 use crate::{
     endpoint::EndpointName,
-    store::{Attempt, Bulk, StoreError},
+    store::{Bulk, StoreError},
     webhook::EventId,
 };
 
@@ -38,8 +38,8 @@ pub(super) struct Tx<'a> {
     pub(super) wants: Wants,
     /// What the call changed so far and the log does not say yet.
     changes: Changes,
-    /// The record of an attempt at the event whose row the call stores next, to stand beside it outside of the tables.
-    pub(super) beside: Option<Attempt>,
+    /// The record of an attempt at the event whose row the call stores next.
+    pub(super) beside: Option<Beside>,
     /// Where the first content of this batch will stand: it cannot be read yet.
     first_place: Option<LogPlace>,
 }
@@ -167,9 +167,7 @@ impl<'a> Tx<'a> {
 
     /// Writes a new event with its content, and what was noted down before in the same record.
     pub(super) fn put_in(&mut self, key: i64, mut found: Found, content: &NewContent<'_>) -> Result<(), StoreError> {
-        let dedup_key = row::written_dedup_key(&found.row);
-        let facts = Facts::of(key, &found, dedup_key.as_deref());
-        self.changes.note(&Change::Event(facts, Course::of(&found.row)));
+        self.note_event(key, &found);
         let changes = self.changes.as_bytes();
         let prefix = prefix(changes.len(), content.head.len(), content.headers.len(), &content.checksum);
         let log = self.log.as_mut().ok_or_else(is_being_read)?;
@@ -178,6 +176,13 @@ impl<'a> Tx<'a> {
         self.first_place.get_or_insert(found.place);
         self.wants.sync = true;
         self.keep_new(key, found)
+    }
+
+    fn note_event(&mut self, key: i64, found: &Found) {
+        let dedup_key = row::written_dedup_key(&found.row);
+        let (id, seq) = (Raw(*found.row.summary.id.as_bytes()), found.seq);
+        let facts = Facts::of(found, dedup_key.as_deref());
+        self.changes.note(&Change::Event { key, id, seq, facts, course: Course::of(&found.row) });
     }
 
     /// Writes an event's content to the log once more, where it stands from now on.
@@ -205,7 +210,7 @@ impl<'a> Tx<'a> {
         self.count(key, &mut found);
         if found.row.summary.order_key.is_some() {
             self.known.pending.is_in_table(key, found.row.summary.id);
-            return row::insert(self.connection, &[NewRow { key, found: &found, attempt: None }]);
+            return row::insert(self.connection, &[NewRow { key, found: &found, records: Records::None }]);
         }
         self.known.pending.put(Pending { key, found, attempts: Vec::new() });
         Ok(())
@@ -228,8 +233,7 @@ impl<'a> Tx<'a> {
 
     /// Writes a row that is there, counts it and notes down how it stands.
     pub(super) fn store(&mut self, key: i64, mut found: Found) -> Result<(), StoreError> {
-        let id = found.row.summary.id;
-        self.note(&Change::Course(key, *id.as_bytes(), Course::of(&found.row)));
+        self.note(&Change::Course(found.seq, Course::of(&found.row)));
         self.count(key, &mut found);
         self.put(key, found)
     }
@@ -240,11 +244,19 @@ impl<'a> Tx<'a> {
         match self.known.pending.find(key, found.row.summary.id) {
             Some(pending) => {
                 let mut attempts = pending.attempts.clone();
-                beside.into_iter().for_each(|attempt| attempts::put_among(&mut attempts, attempt));
+                if let Some(Beside::Record(record)) = beside {
+                    attempts::put_among(&mut attempts, record);
+                }
                 self.known.pending.put(Pending { key, found, attempts });
                 Ok(())
             }
-            None => row::update(self.connection, &found),
+            None => {
+                let records = match &beside {
+                    Some(Beside::Records(records)) => Some(records),
+                    Some(Beside::Record(_)) | None => None,
+                };
+                row::update(self.connection, &found, records)
+            }
         }
     }
 
@@ -277,7 +289,7 @@ impl<'a> Tx<'a> {
 
     /// Whether there is an event with this id, which a caller made.
     pub(super) fn exists(&self, key: i64, id: EventId) -> Result<bool, StoreError> {
-        let mut query = self.connection.prepare_cached("SELECT 1 FROM event WHERE endpoint = ?1 AND id = ?2")?;
+        let mut query = self.connection.prepare_cached(&row::of_both("1", "id = ?2"))?;
         Ok(self.known.pending.find(key, id).is_some() || query.exists(params![key, id.as_bytes()])?)
     }
 
@@ -430,10 +442,9 @@ impl<'a> Tx<'a> {
         let id = found.row.summary.id;
         self.change(key, found.counted, Sum::default());
         self.room.live(found.place, false);
-        for table in ["event", "attempt"] {
-            let delete = format!("DELETE FROM {table} WHERE endpoint = ?1 AND id = ?2");
-            self.connection.prepare_cached(&delete)?.execute(params![key, id.as_bytes()])?;
-        }
+        self.connection.prepare_cached("DELETE FROM event WHERE seq = ?1")?.execute([found.seq])?;
+        let mut attempts = self.connection.prepare_cached("DELETE FROM attempt WHERE endpoint = ?1 AND id = ?2")?;
+        attempts.execute(params![key, id.as_bytes()])?;
         Ok(())
     }
 
