@@ -158,7 +158,8 @@ impl Hops {
     pub fn to_bytes(&self) -> Vec<u8> {
         let numbers = || self.at_us.iter().chain([&self.answer]);
         let mask = numbers().enumerate().filter(|(_, at)| **at != NOT_PASSED).fold(0_u16, |mask, (i, _)| mask | 1 << i);
-        let mut bytes = mask.to_le_bytes().to_vec();
+        let mut bytes = Vec::with_capacity(2 + Self::BYTES);
+        bytes.extend_from_slice(&mask.to_le_bytes());
         numbers().filter(|at| **at != NOT_PASSED).for_each(|at| bytes.extend_from_slice(&at.to_le_bytes()));
         bytes
     }

@@ -40,6 +40,7 @@ mod ballast;
 mod bodies;
 mod calls;
 mod checkpoint;
+mod coming;
 mod compaction;
 mod content;
 mod delivery;

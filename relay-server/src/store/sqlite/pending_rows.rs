@@ -17,7 +17,7 @@ use rusqlite::Connection;
 
 use super::{
     attempts::{self, Record, Records},
-    row::{self, Found, NewRow, millis},
+    row::{self, Found, NewRow, ROWS_AT_ONCE, millis},
 };
 use crate::{store::StoreError, webhook::EventId};
 
@@ -195,7 +195,8 @@ impl PendingRows {
     }
 
     /// Moves a part of what need not wait: what has ended first, then the oldest open ones, where many wait or their
-    /// attempts take much. `soon` all are to be moved. How many rows it moved.
+    /// attempts take much. `soon` all are to be moved. How many rows it moved: as many as one statement writes, or more,
+    /// since by itself each row costs more.
     pub(super) fn move_slice(&mut self, connection: &Connection, most: usize, soon: bool) -> Result<usize, StoreError> {
         let mut slice: Vec<i64> = self.ended.iter().take(most).copied().collect();
         let let_wait = match soon {
@@ -205,6 +206,10 @@ impl PendingRows {
         };
         let open = self.rows.len().saturating_sub(self.ended.len() + let_wait).min(most - slice.len());
         slice.extend(self.rows.keys().filter(|seq| !self.ended.contains(seq)).take(open));
+        // Few rows can take much.
+        if self.bytes <= MOST_BYTES / 2 {
+            slice.truncate(slice.len() / ROWS_AT_ONCE * ROWS_AT_ONCE);
+        }
         self.move_rows(connection, &slice)?;
         Ok(slice.len())
     }

@@ -2,9 +2,9 @@
 //! is synced.
 //!
 //! ```text
-//! calls ─▶ queue ─▶ run them ─▶ one write to the log ─▶ sync (a thread of its own) ─▶ answers
-//!            │                                      ├─ meanwhile: rows move into the index
-//!            └──── while calls are awaited ─────────┘
+//! calls ─▶ queue ─▶ run them as they come ─▶ one write to the log ─▶ sync (a thread of its own) ─▶ answers
+//!                     │                                              ├─ meanwhile: rows move into the index
+//!                     └──── while more are awaited ──────────────────┘
 //! ```
 //!
 //! A call is a closure over the open batch. It may run more than once (after a full disk, without the appends; or without
@@ -30,13 +30,13 @@ use tokio::sync::oneshot;
 use super::{
     Shared,
     calls::{Job, Kind, WriterCall},
+    coming::{Coming, LINGER, MAX_BATCH, SLICE, drain, run_calls},
     index::Index,
     log::Log,
     post::Post,
     queue::{QUEUE, QueuePlace, QueueRoom},
     record,
     room::Room,
-    row::ROWS_AT_ONCE,
     start_thread,
     syncer::Syncer,
     tx::{Tx, Wants, WriterState},
@@ -51,21 +51,7 @@ use crate::{
 static IS_FULL: Throttle = Throttle::new();
 static HAS_ROOM: Throttle = Throttle::new();
 
-const MAX_BATCH: usize = 512;
-
-/// Bytes in one transaction, beyond which no further call joins it.
-const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
-
-/// The longest that a transaction waits for calls that are likely to come.
-const LINGER: Duration = Duration::from_millis(1);
-
-/// How often it looks whether they have come; being woken by each of them would cost more.
-const LINGER_STEP: Duration = Duration::from_micros(100);
-
-/// Rows and keys that are moved into the tables before it looks again whether the disk, or a call, waits for it.
-const SLICE: usize = ROWS_AT_ONCE;
-
-/// The same where so many wait that everybody waits for them.
+/// Rows and keys that are moved at a time where so many wait that everybody waits for them.
 const MOST_AT_ONCE: usize = 1024;
 
 /// After so long without a call an idle WAL is tidied.
@@ -243,12 +229,13 @@ impl Loop {
 
     fn take(&mut self, first: WriterCall, has_waited: bool, calls: &Receiver<WriterCall>) {
         let mut batch = vec![first];
-        let mut bytes = drain(calls, &mut batch, 0);
-        self.linger(has_waited, calls, &mut batch, &mut bytes);
+        let bytes = drain(calls, &mut batch, 0);
         self.look_for_space();
-        let (count, started) = (batch.len(), Instant::now());
-        self.commit(batch);
-        self.last = Last { calls: count, took: started.elapsed(), ended: Some(Instant::now()) };
+        let started = Instant::now();
+        let mut coming = self.coming(has_waited, calls, (batch.len(), bytes), started);
+        self.commit(batch, &mut coming);
+        let took = started.elapsed().saturating_sub(coming.waited);
+        self.last = Last { calls: coming.batch, took, ended: Some(Instant::now()) };
         let is_late = self.written.is_some_and(|since| since.elapsed() >= UNSYNCED);
         if self.shared.pulse.failure().is_none() && (self.index.is_due() || is_late) {
             self.catch_up();
@@ -256,28 +243,26 @@ impl Loop {
     }
 
     /// Senders that were just answered are likely to call again. To wait a little for them, and commit once for all,
-    /// is faster than to let them go in two groups that wait for each other. A caller that is alone never waits.
-    fn linger(
-        &mut self,
+    /// is faster than to let them go in two groups that wait for each other; meanwhile those who are there are run. A
+    /// caller that is alone never waits, and nobody on a full disk, who may be refused.
+    fn coming<'a>(
+        &self,
         has_waited: bool,
-        calls: &Receiver<WriterCall>,
-        batch: &mut Vec<WriterCall>,
-        bytes: &mut usize,
-    ) {
-        let began = Instant::now();
-        let longest = LINGER.min(self.last.took / 2);
-        let just_ended = self.last.ended.is_some_and(|ended| began - ended < LINGER);
+        calls: &'a Receiver<WriterCall>,
+        (batch, bytes): (usize, usize),
+        now: Instant,
+    ) -> Coming<'a> {
+        let just_ended = self.last.ended.is_some_and(|ended| now - ended < LINGER);
         let expected = match has_waited {
-            true => self.last.calls + batch.len(),
+            _ if self.shared.pulse.is_full() => 0,
+            true => self.last.calls + batch,
             false if just_ended => self.last.calls,
-            false => return,
+            false => 0,
         };
-        while batch.len() < expected.min(MAX_BATCH) && *bytes < MAX_BATCH_BYTES && began.elapsed() < longest {
-            if !self.move_some(SLICE) {
-                std::thread::sleep(LINGER_STEP);
-            }
-            *bytes = drain(calls, batch, *bytes);
-        }
+        let until = now + LINGER.min(self.last.took / 2);
+        let (can_move, is_soon) = (self.index.is_changed(), self.index.is_nearly_due());
+        let expected = expected.min(MAX_BATCH);
+        Coming { calls, expected, until, batch, bytes, waited: Duration::ZERO, moved: 0, can_move, is_soon }
     }
 
     fn look_for_space(&mut self) {
@@ -293,7 +278,7 @@ impl Loop {
         }
     }
 
-    fn commit(&mut self, mut batch: Vec<WriterCall>) {
+    fn commit(&mut self, mut batch: Vec<WriterCall>, coming: &mut Coming<'_>) {
         let mut failures = 0;
         loop {
             let has_room = failures <= 1 && (!self.shared.pulse.is_full() || self.has_room_inside(&batch));
@@ -306,9 +291,9 @@ impl Loop {
                 return;
             }
             let started = Instant::now();
-            let error = match self.try_write(&mut batch) {
+            let error = match self.try_write(&mut batch, coming) {
                 Ok(Ran::Written(wants)) => {
-                    self.finish(batch, wants, started);
+                    self.finish(batch, wants, started + coming.waited);
                     return;
                 }
                 Ok(Ran::Spoilt(spoilt)) => {
@@ -426,14 +411,16 @@ impl Loop {
     }
 
     /// Runs the calls and writes what they changed to the log; or nothing of it, and the tables are as they were.
-    fn try_write(&mut self, batch: &mut [WriterCall]) -> Result<Ran, StoreError> {
+    fn try_write(&mut self, batch: &mut Vec<WriterCall>, coming: &mut Coming<'_>) -> Result<Ran, StoreError> {
         if let Some(failed) = self.shared.pulse.failure() {
             return Err(failed);
         }
-        let ran = self.index.begin_batch().and_then(|()| self.run_batch(batch));
+        let ran = self.index.begin_batch().and_then(|()| self.run_batch(batch, coming));
         if matches!(ran, Ok(Ran::Written(_))) {
             return ran;
         }
+        // What is tried again is what is there.
+        (coming.expected, coming.moved) = (0, 0);
         self.log.discard();
         self.known.forget();
         // Nothing of it was acknowledged; where SQLite has given up the whole transaction the log says what was.
@@ -443,19 +430,13 @@ impl Loop {
         ran
     }
 
-    fn run_batch(&mut self, batch: &mut [WriterCall]) -> Result<Ran, StoreError> {
+    fn run_batch(&mut self, batch: &mut Vec<WriterCall>, coming: &mut Coming<'_>) -> Result<Ran, StoreError> {
         let Self { index, log, shared, known, .. } = self;
         let connection = &index.connection;
         let room = Room::new(&known.sums, Some(shared));
         let changes_before = connection.total_changes();
         let mut tx = Tx::new(connection, Some((log, &shared.shelves)), &shared.keys, known, room);
-        let mut spoilt = Vec::new();
-        for (nth, call) in batch.iter_mut().enumerate() {
-            let before = (connection.total_changes(), tx.changed());
-            if !call.work.run(&mut tx)? && (connection.total_changes(), tx.changed()) != before {
-                spoilt.push(nth);
-            }
-        }
+        let spoilt = run_calls(&mut tx, batch, coming)?;
         if !spoilt.is_empty() {
             return Ok(Ran::Spoilt(spoilt));
         }
@@ -465,10 +446,10 @@ impl Loop {
             self.written.get_or_insert_with(Instant::now);
         }
         // From here on nothing fails: the log says it.
-        let has_changed = known.pending.changes() > 0 || connection.total_changes() != changes_before;
+        let has_changed = known.pending.changes() > coming.moved || connection.total_changes() != changes_before;
         let unused = std::mem::take(&mut room.unused_files);
         room.dropped_files.drain(..).for_each(|file| shared.shelves.bodies.remove(file));
-        let events = known.pending.changes();
+        let events = known.pending.changes().saturating_sub(coming.moved);
         known.pending.keep();
         known.sums.publish(room);
         shared.keys.publish(&fresh, known.last_seq);
@@ -607,14 +588,4 @@ impl Loop {
             self.fail(&error.to_string());
         }
     }
-}
-
-/// Takes what waits now; how many bytes the batch has then.
-fn drain(calls: &Receiver<WriterCall>, batch: &mut Vec<WriterCall>, mut bytes: usize) -> usize {
-    while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
-        let Ok(next) = calls.try_recv() else { break };
-        bytes += next.place.bytes();
-        batch.push(next);
-    }
-    bytes
 }

@@ -1,0 +1,100 @@
+//! The calls of one batch, run as they come: while those who are there are run, others make theirs.
+//!
+//! Invariant: what waits here is bounded by [`LINGER`], in calls by [`MAX_BATCH`], and in bytes.
+
+use std::{
+    sync::mpsc::Receiver,
+    time::{Duration, Instant},
+};
+
+use super::{calls::WriterCall, row::ROWS_AT_ONCE, tx::Tx};
+use crate::store::StoreError;
+
+/// Calls in one transaction.
+pub(super) const MAX_BATCH: usize = 512;
+
+/// Bytes in one transaction, beyond which no further call joins it.
+const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// The longest that a transaction waits for calls that are likely to come.
+pub(super) const LINGER: Duration = Duration::from_millis(1);
+
+/// How often it looks whether they have come; being woken by each of them would cost more.
+const LINGER_STEP: Duration = Duration::from_micros(100);
+
+/// Rows and keys that are moved into the tables before it looks again whether the disk, or a call, waits for it.
+pub(super) const SLICE: usize = ROWS_AT_ONCE;
+
+/// Calls that are likely to come while a batch is run, and join it.
+pub(super) struct Coming<'a> {
+    pub(super) calls: &'a Receiver<WriterCall>,
+    /// How many calls the batch is likely to have in the end, and until when that is waited for.
+    pub(super) expected: usize,
+    pub(super) until: Instant,
+    /// Calls and bytes of the batch so far.
+    pub(super) batch: usize,
+    pub(super) bytes: usize,
+    /// How long nothing was there to run, and how many rows were moved into the tables meanwhile.
+    pub(super) waited: Duration,
+    pub(super) moved: usize,
+    /// Whether there are tables to move them into, and whether all are to be moved soon.
+    pub(super) can_move: bool,
+    pub(super) is_soon: bool,
+}
+
+impl Coming<'_> {
+    /// Takes what has come; waits for it, moving rows, while more is expected. Whether anything came. Should the batch be
+    /// rolled back, so are these rows.
+    fn fetch(&mut self, tx: &mut Tx<'_>, batch: &mut Vec<WriterCall>) -> Result<bool, StoreError> {
+        let began = Instant::now();
+        let before = batch.len();
+        while before < self.expected && self.bytes < MAX_BATCH_BYTES {
+            self.bytes = drain(self.calls, batch, self.bytes);
+            if batch.len() > before || Instant::now() >= self.until {
+                break;
+            }
+            let moved = match self.can_move {
+                true => tx.known.pending.move_slice(tx.connection, SLICE, self.is_soon)?,
+                false => 0,
+            };
+            self.moved += moved;
+            if moved == 0 {
+                std::thread::sleep(LINGER_STEP);
+            }
+        }
+        self.batch = batch.len();
+        self.waited += began.elapsed();
+        Ok(batch.len() > before)
+    }
+}
+
+/// Runs the calls of a batch, and those that come meanwhile; which of them failed after they had changed something.
+pub(super) fn run_calls(
+    tx: &mut Tx<'_>,
+    batch: &mut Vec<WriterCall>,
+    coming: &mut Coming<'_>,
+) -> Result<Vec<usize>, StoreError> {
+    let (mut spoilt, mut next) = (Vec::new(), 0);
+    loop {
+        for (nth, call) in batch.iter_mut().enumerate().skip(next) {
+            let before = (tx.connection.total_changes(), tx.changed());
+            if !call.work.run(tx)? && (tx.connection.total_changes(), tx.changed()) != before {
+                spoilt.push(nth);
+            }
+        }
+        next = batch.len();
+        if !coming.fetch(tx, batch)? {
+            return Ok(spoilt);
+        }
+    }
+}
+
+/// Takes what waits now; how many bytes the batch has then.
+pub(super) fn drain(calls: &Receiver<WriterCall>, batch: &mut Vec<WriterCall>, mut bytes: usize) -> usize {
+    while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
+        let Ok(next) = calls.try_recv() else { break };
+        bytes += next.place.bytes();
+        batch.push(next);
+    }
+    bytes
+}
