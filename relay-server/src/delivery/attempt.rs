@@ -150,8 +150,9 @@ impl Event {
     }
 }
 
-/// Attempts an event and settles it. Waits for an agent until `patience`.
-pub(super) async fn run(delivery: &Delivery, event: Event, patience: Instant, waiting: WaitingSender) {
+/// Attempts an event and settles it. Waits for an agent until `patience`. The event is in a box here and below: a future
+/// has what it was given and what it works on, each with room of its own.
+pub(super) async fn run(delivery: &Delivery, event: Box<Event>, patience: Instant, waiting: WaitingSender) {
     let note = Note::begin(delivery, event.way);
     let (name, kind) = (event.endpoint.name.as_str(), event.kind.as_deref());
     let place = delivery.registry.reserve_or_wait(name, kind, Circuits::Respected, patience).await;
@@ -161,7 +162,11 @@ pub(super) async fn run(delivery: &Delivery, event: Event, patience: Instant, wa
 
 /// Takes an agent at once for an event whose sender does not wait: whoever counts next counts it. The rest attempts and
 /// settles the event.
-pub(super) fn begin(delivery: &Arc<Delivery>, event: Event, mut place: CallPlace) -> impl Future<Output = ()> + use<> {
+pub(super) fn begin(
+    delivery: &Arc<Delivery>,
+    event: Box<Event>,
+    mut place: CallPlace,
+) -> impl Future<Output = ()> + use<> {
     let note = Note::begin(delivery, event.way);
     let agent = delivery.registry.reserve(event.endpoint.name.as_str(), event.kind.as_deref(), Circuits::Respected);
     place.came();
@@ -172,7 +177,7 @@ pub(super) fn begin(delivery: &Arc<Delivery>, event: Event, mut place: CallPlace
 
 async fn run_at(
     delivery: &Delivery,
-    event: Event,
+    event: Box<Event>,
     reserved: Result<Reserved, Duration>,
     note: Note,
     waiting: Option<WaitingSender>,
@@ -198,7 +203,7 @@ async fn run_at(
 
 async fn attempt(
     delivery: &Delivery,
-    mut event: Event,
+    mut event: Box<Event>,
     Reserved { agent: place, admitted, call: call_place }: Reserved,
     mut note: Note,
     waiting: Option<WaitingSender>,

@@ -71,7 +71,7 @@ impl Delivery {
         let at_once = self.begins_at_once(endpoint, policy, new.body.size());
         let until = Self::lease_until(policy, endpoint.wait_for_agent, self.clock.now());
         new.lease = at_once.is_some().then_some(Grant { holder: self.holder, until });
-        let event = Event {
+        let event = Box::new(Event {
             endpoint: Arc::clone(endpoint),
             id: new.id,
             head: new.head.clone(),
@@ -87,7 +87,7 @@ impl Delivery {
             redelivered: false,
             news: None,
             way: Some(way),
-        };
+        });
         // On its own: a sender that leaves at this moment must not leave behind an event that is leased to nobody.
         let delivery = Arc::clone(self);
         let patience = (Instant::now() + endpoint.wait_for_agent).min(deadline);
@@ -161,7 +161,7 @@ impl Delivery {
     async fn keep(
         self: &Arc<Self>,
         new: NewEvent,
-        mut event: Event,
+        mut event: Box<Event>,
         at_once: Option<AtOnce>,
         patience: Instant,
     ) -> Result<Kept, Failure> {
@@ -218,7 +218,7 @@ impl Delivery {
             self.wake.notify_one();
             return Ok(Kept::Waits(id));
         };
-        let mut event = Event { id, lease, redelivered, ..event };
+        (event.id, event.lease, event.redelivered) = (id, lease, redelivered);
         if let Some(AtOnce::Unawaited(place)) = at_once {
             event.acknowledged();
             self.tasks.spawn(Box::pin(attempt::begin(self, event, place)));
@@ -236,7 +236,7 @@ impl Delivery {
         (waiting, awaited)
     }
 
-    fn attempt(self: &Arc<Self>, event: Event, patience: Instant, waiting: WaitingSender) {
+    fn attempt(self: &Arc<Self>, event: Box<Event>, patience: Instant, waiting: WaitingSender) {
         let delivery = Arc::clone(self);
         // In a box: a runtime moves what it runs before it begins and when it has ended.
         self.tasks.spawn(Box::pin(async move {

@@ -123,5 +123,5 @@ fn begin(delivery: &Arc<Delivery>, endpoint: &Arc<Endpoint>, claim: store::Claim
     event.news = news;
     event.way = delivery.arrivals.take(event.id);
     let place = CallPlace::claimed(delivery, &endpoint.name);
-    delivery.tasks.spawn(attempt::begin(delivery, event, place));
+    delivery.tasks.spawn(Box::pin(attempt::begin(delivery, Box::new(event), place)));
 }
