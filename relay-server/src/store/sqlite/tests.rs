@@ -1063,6 +1063,76 @@ fn few_open_rows_whose_attempts_take_much_are_moved() {
     assert!((0..total).any(|n| pending.find(1, id(n)).is_some()), "those that may wait do");
 }
 
+/// Rows of events that ended, and wait for their table.
+fn ended_rows(connection: &rusqlite::Connection, total: u64) -> PendingRows {
+    connection.execute("INSERT INTO endpoint (key, name) VALUES (1, 'a')", []).expect("an endpoint");
+    let mut pending = PendingRows::load(connection).expect("read");
+    for n in 0..total {
+        let mut row = Row::new(&event(n, "x"), [0; 32], None, at(1));
+        row.end(State::Delivered, None, at(2));
+        let seq = i64::try_from(n).expect("few");
+        let found = Found { counted: Sum::of(&row), row, seq, place: LogPlace::default(), file: None };
+        pending.put(Pending { key: 1, found, attempts: Vec::new() });
+    }
+    pending.keep();
+    pending
+}
+
+#[test]
+fn rows_move_by_full_statements_and_the_rest_with_all() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let connection = schema::open_writer(&folder.path().join("relay.db")).expect("a database");
+    let mut pending = ended_rows(&connection, 20);
+    assert_eq!(pending.move_slice(&connection, 64, false), Ok(16));
+    assert_eq!(pending.move_slice(&connection, 64, false), Ok(0), "four wait for others");
+    pending.move_all(&connection).expect("written");
+    let count = connection.query_row("SELECT count(*) FROM event", [], |row| row.get(0));
+    assert_eq!(count, Ok(20));
+}
+
+#[test]
+fn rows_that_moved_in_a_batch_that_never_was_wait_once_more() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let connection = schema::open_writer(&folder.path().join("relay.db")).expect("a database");
+    let mut pending = ended_rows(&connection, 32);
+    connection.execute_batch("BEGIN; SAVEPOINT batch").expect("begun");
+    assert_eq!(pending.move_slice(&connection, 16, false), Ok(16));
+    assert!(pending.find(1, id(0)).is_none());
+    connection.execute_batch("ROLLBACK TO batch; RELEASE batch; COMMIT").expect("rolled back");
+    pending.undo();
+    assert!((0..32).all(|n| pending.find(1, id(n)).is_some()));
+    assert_eq!(connection.query_row("SELECT count(*) FROM event", [], |row| row.get(0)), Ok(0));
+}
+
+#[test]
+fn a_row_is_read_as_it_was_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let connection = schema::open_writer(&folder.path().join("relay.db")).expect("a database");
+    let mut pending = ended_rows(&connection, 0);
+    let new = NewEvent {
+        order_key: Some("order".into()),
+        dedup: Some(Dedup { key: "another".into(), window: Duration::from_secs(9), sender_retries: true }),
+        event_type: Some("push".into()),
+        replay_of: Some(id(7)),
+        ..event(1, "x")
+    };
+    let mut parked = Row::new(&new, [3; 32], Some(id(5)), at(1)).costing(77);
+    parked.park();
+    let mut running = Row::new(&event(2, "x"), [4; 32], None, at(1));
+    running.lease(grant(500), Some(id(9)), at(1));
+    let mut dead = Row::new(&event(3, "x"), [5; 32], None, at(1));
+    dead.end(State::Dead, Some(Reason::HandlerGaveUp), at(0));
+    let place = LogPlace { segment: 3, offset: 70_000, length: 12 };
+    for (seq, row) in (1..).zip([parked, running, dead]) {
+        let id = row.summary.id;
+        let found = Found { counted: Sum::of(&row), row, seq, place, file: Some(u64::MAX >> 1) };
+        pending.put(Pending { key: 1, found: found.clone(), attempts: Vec::new() });
+        pending.move_one(&connection, 1, id).expect("written");
+        let read = row::load(&connection, &name("a"), 1, id).expect("read").expect("there");
+        assert_eq!(format!("{read:?}"), format!("{found:?}"));
+    }
+}
+
 #[tokio::test]
 async fn a_number_is_not_given_again_once_its_event_is_gone() {
     let folder = Folder::new();
