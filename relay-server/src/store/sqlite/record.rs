@@ -100,7 +100,7 @@ pub(super) struct Facts<'a> {
     file: Option<u64>,
     event_type: Option<&'a str>,
     sender_id: Option<&'a str>,
-    /// As it stands in the table.
+    /// `=` is the sender's id, as which most have it; else `+` and the key.
     dedup_key: Option<&'a str>,
     order_key: Option<&'a str>,
     conflict_with: Option<[u8; 16]>,
@@ -131,11 +131,13 @@ pub(super) struct Course<'a> {
     redelivered: bool,
     cost: u64,
     holder: Option<u64>,
-    /// None within: the append of the event itself.
+    /// The append that the lease was given to; none if it was claimed. None within: the append of the event itself.
     given_to: Option<Option<[u8; 16]>>,
+    /// These three are of the last attempt.
     took_us: Option<u64>,
     agent: Option<&'a str>,
     resigned: bool,
+    /// When the sender was answered, from its first byte.
     answered_us: Option<u32>,
 }
 
