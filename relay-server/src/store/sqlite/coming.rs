@@ -31,6 +31,7 @@ pub(super) struct Coming<'a> {
     /// How many calls the batch is likely to have in the end, and until when that is waited for.
     pub(super) expected: usize,
     pub(super) until: Instant,
+    pub(super) is_over: bool,
     /// Calls and bytes of the batch so far.
     pub(super) batch: usize,
     pub(super) bytes: usize,
@@ -48,9 +49,11 @@ impl Coming<'_> {
     fn fetch(&mut self, tx: &mut Tx<'_>, batch: &mut Vec<WriterCall>) -> Result<bool, StoreError> {
         let began = Instant::now();
         let before = batch.len();
-        while before < self.expected && self.bytes < MAX_BATCH_BYTES {
+        while before < self.expected && self.bytes < MAX_BATCH_BYTES && !self.is_over {
+            // Who has come by then still joins; those who trickle in afterwards do not.
+            self.is_over = Instant::now() >= self.until;
             self.bytes = drain(self.calls, batch, self.bytes);
-            if batch.len() > before || Instant::now() >= self.until {
+            if batch.len() > before || self.is_over {
                 break;
             }
             let moved = match self.can_move {
@@ -97,4 +100,74 @@ pub(super) fn drain(calls: &Receiver<WriterCall>, batch: &mut Vec<WriterCall>, m
         batch.push(next);
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        mpsc::{SyncSender, sync_channel},
+    };
+
+    use super::{
+        super::{
+            calls::{Kind, Work},
+            keys::Keys,
+            queue::QueueRoom,
+            room::Room,
+            schema,
+            tx::WriterState,
+        },
+        *,
+    };
+
+    /// A call during which another one like it comes.
+    struct Trickle(SyncSender<WriterCall>, Arc<QueueRoom>);
+
+    impl Work for Trickle {
+        fn run(&mut self, _: &mut Tx<'_>) -> Result<bool, StoreError> {
+            let _sent = self.0.send(self.call());
+            Ok(true)
+        }
+
+        fn answer(self: Box<Self>, _: Result<(), StoreError>) {}
+    }
+
+    impl Trickle {
+        fn call(&self) -> WriterCall {
+            let work = Box::new(Self(self.0.clone(), Arc::clone(&self.1)));
+            WriterCall { kind: Kind::Settle, place: self.1.take(1).expect("room"), post: None, work }
+        }
+    }
+
+    fn coming(calls: &Receiver<WriterCall>, until: Instant) -> Coming<'_> {
+        let (batch, bytes, waited, moved) = (1, 1, Duration::ZERO, 0);
+        let expected = MAX_BATCH;
+        Coming {
+            calls,
+            expected,
+            until,
+            is_over: false,
+            batch,
+            bytes,
+            waited,
+            moved,
+            can_move: false,
+            is_soon: false,
+        }
+    }
+
+    #[test]
+    fn calls_that_trickle_in_do_not_hold_a_batch_up() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let connection = schema::open_writer(&folder.path().join("relay.db")).expect("a database");
+        let (mut known, keys) = (WriterState::load(&connection).expect("read"), Keys::default());
+        let room = Room::new(&known.sums, None);
+        let mut tx = Tx::new(&connection, None, &keys, &mut known, room);
+        let (sender, calls) = sync_channel(MAX_BATCH);
+        let mut batch = vec![Trickle(sender, Arc::default()).call()];
+        let ran = run_calls(&mut tx, &mut batch, &mut coming(&calls, Instant::now()));
+        assert_eq!(ran, Ok(Vec::new()));
+        assert_eq!(batch.len(), 2, "the one that was there joins");
+    }
 }

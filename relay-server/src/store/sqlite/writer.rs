@@ -262,7 +262,18 @@ impl Loop {
         let until = now + LINGER.min(self.last.took / 2);
         let (can_move, is_soon) = (self.index.is_changed(), self.index.is_nearly_due());
         let expected = expected.min(MAX_BATCH);
-        Coming { calls, expected, until, batch, bytes, waited: Duration::ZERO, moved: 0, can_move, is_soon }
+        Coming {
+            calls,
+            expected,
+            until,
+            is_over: false,
+            batch,
+            bytes,
+            waited: Duration::ZERO,
+            moved: 0,
+            can_move,
+            is_soon,
+        }
     }
 
     fn look_for_space(&mut self) {
