@@ -57,7 +57,7 @@ impl Coming<'_> {
                 break;
             }
             let moved = match self.can_move {
-                true => tx.known.pending.move_slice(tx.connection, SLICE, self.is_soon)?,
+                true => tx.known.pending.move_slice(tx.connection, SLICE, self.is_soon).map_err(of_index)?,
                 false => 0,
             };
             self.moved += moved;
@@ -68,6 +68,14 @@ impl Coming<'_> {
         self.batch = batch.len();
         self.waited += began.elapsed();
         Ok(batch.len() > before)
+    }
+}
+
+/// Tables that cannot take what the log says are the store's failure, and no call's. Without room it is tried again.
+fn of_index(error: StoreError) -> StoreError {
+    match error {
+        StoreError::NoSpace => error,
+        error => StoreError::Failed(error.to_string()),
     }
 }
 
@@ -143,18 +151,14 @@ mod tests {
     fn coming(calls: &Receiver<WriterCall>, until: Instant) -> Coming<'_> {
         let (batch, bytes, waited, moved) = (1, 1, Duration::ZERO, 0);
         let expected = MAX_BATCH;
-        Coming {
-            calls,
-            expected,
-            until,
-            is_over: false,
-            batch,
-            bytes,
-            waited,
-            moved,
-            can_move: false,
-            is_soon: false,
-        }
+        Coming { calls, expected, until, is_over: false, batch, bytes, waited, moved, can_move: false, is_soon: false }
+    }
+
+    #[test]
+    fn tables_that_take_no_rows_fail_the_store_and_no_call() {
+        assert_eq!(of_index(StoreError::NoSpace), StoreError::NoSpace);
+        let failed = [StoreError::Internal("no".into()), StoreError::Failed("no".into())].map(of_index);
+        assert!(failed.iter().all(|error| matches!(error, StoreError::Failed(_))), "{failed:?}");
     }
 
     #[test]
