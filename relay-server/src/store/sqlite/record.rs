@@ -96,6 +96,7 @@ pub(super) struct Facts<'a> {
     /// None where the body stands beside it.
     body_sha256: Option<Raw<32>>,
     received_at: i64,
+    #[serde(deserialize_with = "number_in_sqlite")]
     size: u64,
     file: Option<u64>,
     event_type: Option<&'a str>,
@@ -124,11 +125,13 @@ pub(super) struct Course<'a> {
     reason: Option<&'a str>,
     attempts: u32,
     tries: u32,
+    #[serde(deserialize_with = "number_in_sqlite")]
     fence: u64,
     due_at: Option<i64>,
     status: Option<u16>,
     settled_at: Option<i64>,
     redelivered: bool,
+    #[serde(deserialize_with = "number_in_sqlite")]
     cost: u64,
     holder: Option<u64>,
     /// The append that the lease was given to; none if it was claimed. None within: the append of the event itself.
@@ -144,6 +147,7 @@ pub(super) struct Course<'a> {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct AttemptFacts<'a> {
     number: u32,
+    #[serde(deserialize_with = "number_in_sqlite")]
     fence: u64,
     started_at: i64,
     duration_us: u64,
@@ -215,6 +219,15 @@ fn written_hops<S: Serializer>(hops: &Hops, to: S) -> Result<S::Ok, S::Error> {
 
 fn read_hops<'de, D: Deserializer<'de>>(from: D) -> Result<Hops, D::Error> {
     <&[u8]>::deserialize(from).map(Hops::from_bytes)
+}
+
+/// A number that SQLite can keep. A larger one is damage, and would overflow where others are added.
+fn number_in_sqlite<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let number = u64::deserialize(from)?;
+    match i64::try_from(number) {
+        Ok(_) => Ok(number),
+        Err(_) => Err(serde::de::Error::custom("a number is too large")),
+    }
 }
 
 fn raw<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
@@ -616,4 +629,36 @@ pub(super) fn next_change(changes: &[u8]) -> Result<Option<(Change<'_>, &[u8])>,
 
 fn unreadable(error: &postcard::Error) -> StoreError {
     StoreError::Failed(format!("a record cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_would_overflow_are_refused() {
+        let most = i64::MAX.cast_unsigned();
+        let read = |course: Course<'_>| Course::read(&encoding::append(&course, Vec::new())).map(|course| course.fence);
+        assert_eq!(read(Course { fence: most, cost: most, ..Course::default() }), Ok(most));
+        assert!(read(Course { fence: most + 1, ..Course::default() }).is_err());
+        assert!(read(Course { cost: most + 1, ..Course::default() }).is_err());
+        let facts = |size| Facts {
+            body_sha256: None,
+            received_at: 0,
+            size,
+            file: None,
+            event_type: None,
+            sender_id: None,
+            dedup_key: None,
+            order_key: None,
+            conflict_with: None,
+            replay_of: None,
+            unproven: false,
+        };
+        let is_read = |size| {
+            let row = RowFacts { facts: facts(size), method: "POST", target: "/" };
+            RowFacts::read(&encoding::append(&row, Vec::new())).is_ok()
+        };
+        assert!(is_read(most) && !is_read(most + 1));
+    }
 }
