@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     store::{Answer, Attempt, MAX_ATTEMPTS, StoreError},
+    throttle::Throttle,
     webhook::EventId,
 };
 
@@ -23,6 +24,9 @@ const MOST_BESIDE: usize = 8;
 
 /// The longest answer of an attempt whose record stands in its event's row.
 const MOST_IN_ROW: u64 = 192;
+
+/// A damaged disk may have many of them.
+static UNREADABLE: Throttle = Throttle::new();
 
 /// An attempt as it is written.
 #[derive(Clone, Debug)]
@@ -46,10 +50,6 @@ impl Record {
 
     pub(super) fn answer_bytes(&self) -> u64 {
         self.answer
-    }
-
-    fn attempt(&self) -> Result<Attempt, StoreError> {
-        read_record(&self.bytes)
     }
 
     fn is_short(&self) -> bool {
@@ -82,11 +82,29 @@ impl Records {
     fn of_row(connection: &Connection, seq: i64) -> Result<Self, StoreError> {
         let mut query = connection.prepare_cached("SELECT attempt FROM event WHERE seq = ?1")?;
         let column: Option<Option<Vec<u8>>> = query.query_row([seq], |row| row.get(0)).optional()?;
-        Ok(match column.flatten() {
+        Ok(Self::of_column(column.flatten()))
+    }
+
+    fn of_event(connection: &Connection, key: i64, id: EventId) -> Result<Self, StoreError> {
+        static IN_ROW: LazyLock<String> = LazyLock::new(|| of_both("attempt", "id = ?2 AND attempt IS NOT NULL"));
+        let mut query = connection.prepare_cached(&IN_ROW)?;
+        Ok(Self::of_column(query.query_row(params![key, id.as_bytes()], |row| row.get(0)).optional()?))
+    }
+
+    fn of_column(column: Option<Vec<u8>>) -> Self {
+        match column {
             None => Self::None,
             Some(record) if record.is_empty() => Self::Apart,
             Some(record) => Self::InRow(record),
-        })
+        }
+    }
+
+    /// The attempt whose record stands in the row.
+    fn only(&self, id: EventId) -> Option<Attempt> {
+        match self {
+            Self::InRow(record) => read_record(id, record),
+            Self::None | Self::Apart => None,
+        }
     }
 }
 
@@ -131,7 +149,7 @@ impl Tx<'_> {
             _ => Records::of_row(self.connection, found.seq)?,
         };
         let cost = record.cost();
-        let (records, before) = put(self.connection, key, found, there, record)?;
+        let (records, before) = put(self.connection, key, found, &there, record)?;
         found.row.cost = (found.row.cost + cost).saturating_sub(before);
         self.beside = Some(Beside::Records(records));
         Ok(())
@@ -144,14 +162,20 @@ impl Tx<'_> {
 
     pub(super) fn attempts(&self, key: i64, id: EventId) -> Result<Vec<Attempt>, StoreError> {
         match self.known.pending.find(key, id) {
-            Some(pending) => pending.attempts.iter().map(Record::attempt).collect(),
+            Some(pending) => Ok(pending.attempts.iter().filter_map(|record| read_record(id, &record.bytes)).collect()),
             None => read(self.connection, key, id),
         }
     }
 
     /// What an event's handler answered last.
     pub(super) fn last_answer(&self, key: i64, id: EventId) -> Result<Option<Answer>, StoreError> {
-        Ok(self.attempts(key, id)?.into_iter().rev().find_map(|attempt| attempt.answer))
+        match self.known.pending.find(key, id) {
+            Some(pending) => {
+                let latest_first = pending.attempts.iter().rev();
+                Ok(latest_first.filter_map(|record| read_record(id, &record.bytes)).find_map(|attempt| attempt.answer))
+            }
+            None => last_answer(self.connection, key, id),
+        }
     }
 }
 
@@ -177,18 +201,20 @@ fn put(
     connection: &Connection,
     key: i64,
     found: &Found,
-    there: Records,
+    there: &Records,
     record: Record,
 ) -> Result<(Records, u64), StoreError> {
     let id = found.row.summary.id;
-    let is_apart = there == Records::Apart;
-    let earlier = match there {
-        Records::InRow(bytes) => Some(Record::of(&read_record(&bytes)?)),
-        Records::None | Records::Apart => None,
+    let is_apart = *there == Records::Apart;
+    let earlier = there.only(id).as_ref().map(Record::of);
+    // What is damaged gives way.
+    let mut gone = match (there, &earlier) {
+        (Records::InRow(bytes), None) => cost_of(bytes),
+        _ => 0,
     };
     let is_only = !is_apart && earlier.as_ref().is_none_or(|earlier| earlier.fence == record.fence);
     if is_only && record.is_short() {
-        return Ok((Records::InRow(record.bytes), earlier.map_or(0, |earlier| earlier.cost())));
+        return Ok((Records::InRow(record.bytes), gone + earlier.map_or(0, |earlier| earlier.cost())));
     }
     if let Some(earlier) = earlier {
         write(connection, key, id, &earlier)?;
@@ -197,7 +223,7 @@ fn put(
         connection.prepare_cached("SELECT record FROM attempt WHERE endpoint = ?1 AND id = ?2 AND fence = ?3")?;
     let before: Option<Vec<u8>> =
         query.query_row(params![key, id.as_bytes(), record.fence], |row| row.get(0)).optional()?;
-    let mut gone = before.map_or(Ok(0), |before| cost_of(&before))?;
+    gone += before.map_or(0, |before| cost_of(&before));
     write(connection, key, id, &record)?;
     // Each record has a fence of its own, so that there are never more than the newest one says.
     if found.row.summary.fence > MAX_ATTEMPTS as u64 {
@@ -224,34 +250,55 @@ fn thin_out(connection: &Connection, key: i64, id: EventId) -> Result<u64, Store
     let mut gone = delete.query(params![key, id.as_bytes(), MAX_ATTEMPTS as u64 - 2])?;
     let mut bytes = 0;
     while let Some(row) = gone.next()? {
-        bytes += cost_of(&row.get::<_, Vec<u8>>(0)?)?;
+        bytes += cost_of(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?);
     }
     Ok(bytes)
 }
 
-fn cost_of(record: &[u8]) -> Result<u64, StoreError> {
-    record::answer_bytes(record).map(record_cost)
+fn cost_of(record: &[u8]) -> u64 {
+    record_cost(record::answer_bytes(record))
 }
 
-fn read_record(record: &[u8]) -> Result<Attempt, StoreError> {
-    record::read_attempt(record).map_err(|error| StoreError::Internal(error.to_string()))
+/// Reads a record of an event's; none if it is damaged. Then it is as if it had never been, and others are there.
+fn read_record(id: EventId, record: &[u8]) -> Option<Attempt> {
+    let read = record::read_attempt(record);
+    if let Err(error) = &read
+        && let Some(held_back) = UNREADABLE.pass("")
+    {
+        tracing::error!(held_back, event = %id, %error, "the record of an attempt is damaged; it is left out");
+    }
+    read.ok()
+}
+
+/// What an event's handler answered last, of the records in the tables. Answers may be long: earlier ones are not read.
+pub(super) fn last_answer(connection: &Connection, key: i64, id: EventId) -> Result<Option<Answer>, StoreError> {
+    let records = Records::of_event(connection, key, id)?;
+    if records != Records::Apart {
+        return Ok(records.only(id).and_then(|attempt| attempt.answer));
+    }
+    let mut query =
+        connection.prepare_cached("SELECT record FROM attempt WHERE endpoint = ?1 AND id = ?2 ORDER BY fence DESC")?;
+    let mut rows = query.query(params![key, id.as_bytes()])?;
+    while let Some(row) = rows.next()? {
+        let record = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+        if let Some(answer) = read_record(id, record).and_then(|attempt| attempt.answer) {
+            return Ok(Some(answer));
+        }
+    }
+    Ok(None)
 }
 
 pub(super) fn read(connection: &Connection, key: i64, id: EventId) -> Result<Vec<Attempt>, StoreError> {
-    static IN_ROW: LazyLock<String> = LazyLock::new(|| of_both("attempt", "id = ?2 AND attempt IS NOT NULL"));
-    let mut query = connection.prepare_cached(&IN_ROW)?;
-    let in_row: Option<Vec<u8>> = query.query_row(params![key, id.as_bytes()], |row| row.get(0)).optional()?;
-    match in_row {
-        None => return Ok(Vec::new()),
-        Some(record) if !record.is_empty() => return Ok(vec![read_record(&record)?]),
-        Some(_) => {}
+    let records = Records::of_event(connection, key, id)?;
+    if records != Records::Apart {
+        return Ok(records.only(id).into_iter().collect());
     }
     let mut query =
         connection.prepare_cached("SELECT record FROM attempt WHERE endpoint = ?1 AND id = ?2 ORDER BY fence")?;
     let mut rows = query.query(params![key, id.as_bytes()])?;
     let mut attempts = Vec::new();
     while let Some(row) = rows.next()? {
-        attempts.push(read_record(&row.get::<_, Vec<u8>>(0)?)?);
+        attempts.extend(read_record(id, row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?));
     }
     Ok(attempts)
 }

@@ -80,7 +80,7 @@ pub(super) fn last_answers(
 ) -> Result<Vec<Option<Bytes>>, StoreError> {
     let beginning = |(endpoint, id): &(EndpointName, EventId)| {
         let Some(key) = endpoint_key(connection, endpoint)? else { return Ok(None) };
-        let last = attempts::read(connection, key, *id)?.into_iter().rev().find_map(|attempt| attempt.answer);
+        let last = attempts::last_answer(connection, key, *id)?;
         Ok(last.map(|answer| Bytes::copy_from_slice(&answer.body[..answer.body.len().min(most)])))
     };
     of.iter().take(MAX_PAGE).map(beginning).collect()
@@ -88,8 +88,7 @@ pub(super) fn last_answers(
 
 fn last_answer(connection: &Connection, event: &Summary) -> Option<Answer> {
     let key = endpoint_key(connection, &event.endpoint).ok()??;
-    let attempts = attempts::read(connection, key, event.id).ok()?;
-    attempts.into_iter().rev().find_map(|attempt| attempt.answer)
+    attempts::last_answer(connection, key, event.id).ok()?
 }
 
 pub(super) fn find(connection: &Connection, sight: &Sight, id: EventId) -> Result<Option<(i64, Found)>, StoreError> {

@@ -541,10 +541,10 @@ pub(super) fn read_attempt(bytes: &[u8]) -> Result<Attempt, StoreError> {
     postcard::from_bytes::<AttemptFacts<'_>>(bytes).map_err(|error| unreadable(&error))?.attempt()
 }
 
-/// What an answer in an attempt's record has of headers and body, in bytes.
-pub(super) fn answer_bytes(record: &[u8]) -> Result<u64, StoreError> {
-    let facts = postcard::from_bytes::<AttemptFacts<'_>>(record).map_err(|error| unreadable(&error))?;
-    Ok(facts.answer.map_or(0, |answer| answer.headers.len() + answer.body.len()) as u64)
+/// What an answer in an attempt's record has of headers and body, in bytes. A damaged one has none.
+pub(super) fn answer_bytes(record: &[u8]) -> u64 {
+    let answer = postcard::from_bytes::<AttemptFacts<'_>>(record).ok().and_then(|facts| facts.answer);
+    answer.map_or(0, |answer| answer.headers.len() + answer.body.len()) as u64
 }
 
 /// The changes of a call, as they are noted down.
