@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::{
-    listing,
+    listing, operator_actions,
     record::Course,
     row::{self, Found, time},
     tx::Tx,
@@ -58,6 +58,10 @@ fn lease(
     now: Timestamp,
 ) -> Result<Option<(Found, Lease)>, StoreError> {
     let Some(mut found) = tx.load(endpoint, key, id)? else { return Ok(None) };
+    if found.is_to_set_apart() {
+        operator_actions::quarantine(tx, key, found, now)?;
+        return Ok(None);
+    }
     let (lease, lost) = found.row.lease(grant, None, now);
     if let Some(lost) = lost {
         tx.keep_lost(key, &mut found, &lost)?;
@@ -94,8 +98,10 @@ pub(super) fn held_by(connection: &Connection, gone: &[Holder]) -> Result<Vec<Ho
         {
             if gone.contains(&row::holder(row.get(2)?)) {
                 let id = EventId::from_bytes(row.get(0)?);
-                let fence = Course::read(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?.fence();
-                held.push(Hold { endpoint: endpoint.clone(), id, fence });
+                let course = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+                // One that is damaged is set apart once its lease has ended.
+                let Ok(course) = Course::read(course) else { continue };
+                held.push(Hold { endpoint: endpoint.clone(), id, fence: course.fence() });
             }
         }
     }

@@ -13,7 +13,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, Statement};
 
-use super::record::RowFacts;
+use super::{record::RowFacts, row};
 use crate::endpoint::EndpointName;
 use crate::store::{StoreError, rules::sha256};
 use crate::webhook::EventId;
@@ -156,12 +156,19 @@ impl Keys {
         let mut query = connection.prepare(sql)?;
         let mut rows = query.query([])?;
         let mut active = BTreeSet::new();
-        while let Some(row) = rows.next()? {
-            let name: String = row.get(1)?;
+        while let Some(found) = rows.next()? {
+            let name: String = found.get(1)?;
             let Ok(endpoint) = EndpointName::parse(&name) else { continue };
-            let facts = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
-            let (sender, dedup) = RowFacts::read(facts)?.keys();
-            let id = EventId::from_bytes(row.get(0)?);
+            let facts = found.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+            let id = EventId::from_bytes(found.get(0)?);
+            let facts = match RowFacts::read(facts) {
+                Ok(facts) => facts,
+                Err(error) => {
+                    row::note_damaged(&endpoint, id, &error);
+                    continue;
+                }
+            };
+            let (sender, dedup) = facts.keys();
             for text in sender.iter().chain(dedup.iter().filter(|key| Some(*key) != sender.as_ref())) {
                 active.insert((hash(&endpoint, text), id));
             }

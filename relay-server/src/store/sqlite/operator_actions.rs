@@ -84,8 +84,9 @@ fn replay(
 }
 
 /// Sets a damaged event apart, for good.
-fn quarantine(tx: &mut Tx<'_>, key: i64, mut found: Found, now: Timestamp) -> Result<(), StoreError> {
+pub(super) fn quarantine(tx: &mut Tx<'_>, key: i64, mut found: Found, now: Timestamp) -> Result<(), StoreError> {
     let was_parked = found.row.summary.parked;
+    tx.room.damaged += 1;
     found.row.end(State::Damaged, Some(Reason::RelayDamaged), now);
     tx.store_ended(key, found, was_parked, now)
 }
@@ -114,7 +115,7 @@ pub(super) fn set_apart(
     if found.place != stood {
         return Ok(Unread::Moved);
     }
-    let is_new = found.row.summary.state != State::Damaged;
+    let is_new = found.row.summary.state != State::Damaged || found.is_to_set_apart();
     if is_new {
         quarantine(tx, key, found, now)?;
     }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     log::LogPlace,
-    marks,
+    marks, operator_actions,
     record::Course,
     refused,
     row::{number, time},
@@ -48,7 +48,7 @@ pub(super) fn look(
     let mut excess = used_bytes.saturating_sub(policy.max_bytes);
     let after = policy.cursor.map_or(0, |cursor| i64::try_from(cursor.0).unwrap_or(i64::MAX));
     let mut query = connection.prepare_cached(
-        "SELECT e.seq, e.endpoint, e.id, e.received_at, e.course, e.cost, n.name FROM event e \
+        "SELECT e.seq, e.endpoint, e.id, e.received_at, e.course, e.cost, n.name, e.due_at IS NULL FROM event e \
          CROSS JOIN endpoint n ON n.key = e.endpoint WHERE e.seq > ?1 ORDER BY e.seq LIMIT ?2",
     )?;
     let mut rows = query.query(params![after, LOOK as u64])?;
@@ -57,8 +57,12 @@ pub(super) fn look(
         looked += 1;
         let event = (row.get(1)?, EventId::from_bytes(row.get(2)?));
         let received = time(row.get(3)?);
-        let course = row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?;
-        match Course::read(course)?.settled_at(row.get(3)?).map(time) {
+        let settled = match Course::read(row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?) {
+            Ok(course) => course.settled_at(row.get(3)?).map(time),
+            // Of a damaged one it is not known when it ended.
+            Err(_) => row.get::<_, bool>(7)?.then_some(received),
+        };
+        match settled {
             Some(settled) if is_over(settled, policy.retention, now) => found.old.push(event),
             Some(_) if excess > 0 => {
                 excess = excess.saturating_sub(row.get::<_, u64>(5)?);
@@ -139,6 +143,10 @@ fn expire(
 ) -> Result<bool, StoreError> {
     let Some(key) = tx.endpoint(endpoint)? else { return Ok(false) };
     let Some(mut found) = tx.load(endpoint, key, id)? else { return Ok(false) };
+    if found.is_to_set_apart() {
+        operator_actions::quarantine(tx, key, found, now)?;
+        return Ok(false);
+    }
     let was_parked = found.row.summary.parked;
     let expires = found.row.expire(keep, now);
     if expires {

@@ -1,6 +1,6 @@
 //! Events with what they carry, wherever their rows and contents stand; what cannot be read is set apart.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -123,7 +123,6 @@ impl SqliteStore {
         if unread == (Unread::Damaged { is_new: true }) {
             let endpoint = &summary.endpoint;
             tracing::error!(event = %id, %endpoint, "an event is damaged; it is set apart and not delivered");
-            self.shared.counters.damaged.fetch_add(1, Ordering::Relaxed);
         }
         Ok(unread)
     }

@@ -91,7 +91,7 @@ impl<'de, const N: usize> Deserialize<'de> for Raw<N> {
 }
 
 /// What never changes of an event, but for method and target, which its head has.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Facts<'a> {
     /// None where the body stands beside it.
     body_sha256: Option<Raw<32>>,
@@ -110,7 +110,7 @@ pub(super) struct Facts<'a> {
 }
 
 /// The facts of an event as they stand in its row. What has a column of its own is left out.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct RowFacts<'a> {
     #[serde(borrow)]
     facts: Facts<'a>,
@@ -642,21 +642,8 @@ mod tests {
         assert_eq!(read(Course { fence: most, cost: most, ..Course::default() }), Ok(most));
         assert!(read(Course { fence: most + 1, ..Course::default() }).is_err());
         assert!(read(Course { cost: most + 1, ..Course::default() }).is_err());
-        let facts = |size| Facts {
-            body_sha256: None,
-            received_at: 0,
-            size,
-            file: None,
-            event_type: None,
-            sender_id: None,
-            dedup_key: None,
-            order_key: None,
-            conflict_with: None,
-            replay_of: None,
-            unproven: false,
-        };
         let is_read = |size| {
-            let row = RowFacts { facts: facts(size), method: "POST", target: "/" };
+            let row = RowFacts { facts: Facts { size, ..Facts::default() }, method: "POST", target: "/" };
             RowFacts::read(&encoding::append(&row, Vec::new())).is_ok()
         };
         assert!(is_read(most) && !is_read(most + 1));

@@ -75,7 +75,11 @@ pub(super) struct Sum {
 
 impl Sum {
     pub(super) fn of(row: &Row) -> Self {
-        let (open, ended) = if row.summary.state.is_open() { (row.cost, 0) } else { (0, row.cost) };
+        Self::of_cost(row.cost, row.summary.state.is_open())
+    }
+
+    pub(super) fn of_cost(cost: u64, is_open: bool) -> Self {
+        let (open, ended) = if is_open { (cost, 0) } else { (0, cost) };
         Self { open, ended }
     }
 
@@ -203,6 +207,8 @@ pub(super) struct Room {
     pub(super) dropped_files: Vec<u64>,
     /// Whether a call was refused: then its error is not the disk's.
     pub(super) has_refused: bool,
+    /// How many damaged events were set apart.
+    pub(super) damaged: u64,
 }
 
 impl Room {
@@ -222,6 +228,7 @@ impl Room {
             unused_files: Vec::new(),
             dropped_files: Vec::new(),
             has_refused: false,
+            damaged: 0,
         }
     }
 

@@ -16,9 +16,13 @@ use super::{
 };
 use crate::{
     endpoint::EndpointName,
-    store::{Holder, StoreError, rules::Row},
+    store::{Holder, Reason, State, StoreError, rules::Row},
+    throttle::Throttle,
     webhook::EventId,
 };
+
+/// A damaged disk may have many such rows.
+static UNREADABLE: Throttle = Throttle::new();
 
 /// The due time of an event that stands behind another.
 pub(super) const PARKED: i64 = i64::MAX;
@@ -67,21 +71,84 @@ pub(super) fn holder(code: i64) -> Holder {
     Holder(code.cast_unsigned())
 }
 
+impl Found {
+    /// Whether it is damaged, and not set apart yet.
+    pub(super) fn is_to_set_apart(&self) -> bool {
+        let event = &self.row.summary;
+        event.state == State::Damaged && (event.due_at.is_some() || event.parked)
+    }
+}
+
+/// Reads a row. One of which facts or course cannot be read is that of a damaged event: others go on, and whoever would
+/// deliver it sets it apart.
 pub(super) fn read(from: &SqlRow<'_>, endpoint: &EndpointName) -> Result<Found, StoreError> {
-    let (id, received_at) = (EventId::from_bytes(from.get(0)?), from.get(2)?);
-    let blob = |column| from.get_ref(column)?.as_blob().map_err(rusqlite::Error::from);
-    let mut row = RowFacts::read(blob(12)?)?.row(endpoint.clone(), id);
-    (row.summary.received_at, row.summary.order_key) = (time(received_at), from.get(5)?);
-    let columns = CourseColumns {
-        state: from.get(3)?,
-        due_at: from.get(4)?,
-        holder: from.get::<_, Option<i64>>(6)?.map(number),
-        cost: from.get(7)?,
-    };
-    Course::read(blob(13)?)?.with(columns, received_at).put_over(&mut row)?;
-    let place = LogPlace { segment: number(from.get(8)?), offset: from.get(9)?, length: from.get(10)? };
-    let file = from.get::<_, Option<i64>>(11)?.map(number);
-    Ok(Found { counted: Sum::of(&row), row, seq: from.get(1)?, place, file })
+    let columns = Columns::read(from)?;
+    let row = columns.row(endpoint).unwrap_or_else(|error| {
+        note_damaged(endpoint, columns.id, &error);
+        columns.damaged_row(endpoint)
+    });
+    columns.found(row)
+}
+
+pub(super) fn note_damaged(endpoint: &EndpointName, id: EventId, error: &StoreError) {
+    if let Some(held_back) = UNREADABLE.pass(endpoint.as_str()) {
+        tracing::error!(held_back, event = %id, %endpoint, %error, "the row of an event is damaged");
+    }
+}
+
+/// A row as SQLite has it.
+struct Columns<'a> {
+    from: &'a SqlRow<'a>,
+    id: EventId,
+    received_at: i64,
+    course: CourseColumns,
+    facts: &'a [u8],
+    /// The part of the course that has no columns.
+    rest: &'a [u8],
+}
+
+impl<'a> Columns<'a> {
+    fn read(from: &'a SqlRow<'_>) -> Result<Self, StoreError> {
+        let blob = |column| from.get_ref(column)?.as_blob().map_err(rusqlite::Error::from);
+        let course = CourseColumns {
+            // A state that there is not stays one.
+            state: u8::try_from(from.get::<_, i64>(3)?).unwrap_or(u8::MAX),
+            due_at: from.get(4)?,
+            holder: from.get::<_, Option<i64>>(6)?.map(number),
+            cost: from.get(7)?,
+        };
+        let (facts, rest) = (blob(12)?, blob(13)?);
+        Ok(Self { from, id: EventId::from_bytes(from.get(0)?), received_at: from.get(2)?, course, facts, rest })
+    }
+
+    fn row(&self, endpoint: &EndpointName) -> Result<Row, StoreError> {
+        let mut row = RowFacts::read(self.facts)?.row(endpoint.clone(), self.id);
+        row.summary.received_at = time(self.received_at);
+        Course::read(self.rest)?.with(self.course, self.received_at).put_over(&mut row)?;
+        Ok(row)
+    }
+
+    /// What is known of it where the rest is damaged.
+    fn damaged_row(&self, endpoint: &EndpointName) -> Row {
+        let facts = RowFacts::read(self.facts).unwrap_or_default();
+        let mut row = facts.row(endpoint.clone(), self.id).costing(self.course.cost);
+        row.end(State::Damaged, Some(Reason::RelayDamaged), time(self.received_at));
+        let event = &mut row.summary;
+        event.received_at = time(self.received_at);
+        event.parked = self.course.due_at == Some(PARKED);
+        event.due_at = self.course.due_at.filter(|due| *due != PARKED).map(time);
+        row
+    }
+
+    fn found(&self, mut row: Row) -> Result<Found, StoreError> {
+        let from = self.from;
+        row.summary.order_key = from.get(5)?;
+        let place = LogPlace { segment: number(from.get(8)?), offset: from.get(9)?, length: from.get(10)? };
+        let file = from.get::<_, Option<i64>>(11)?.map(number);
+        let is_open = State::from_code(self.course.state.into()).map_or(self.course.due_at.is_some(), State::is_open);
+        let counted = Sum::of_cost(row.cost, is_open);
+        Ok(Found { counted, row, seq: from.get(1)?, place, file })
+    }
 }
 
 pub(super) fn load(

@@ -1297,3 +1297,102 @@ async fn what_is_in_the_audit_log_and_what_a_bulk_action_is_of_outlive_a_kill() 
         assert_eq!(store.bulks().await.expect("read")[0].by.as_deref(), Some("tok_1"));
     }
 }
+
+/// Writes into the index as a bad disk would.
+fn spoil(folder: &Folder, sql: &str) {
+    assert_eq!(folder.stranger().execute(sql, []), Ok(1), "{sql}");
+}
+
+#[tokio::test]
+async fn an_event_whose_row_is_damaged_is_set_apart_and_others_are_delivered() {
+    let folder = Folder::new();
+    let store = folder.open();
+    for n in 1..=5 {
+        take(&store, n, format!("body {n}")).await.expect("kept");
+    }
+    store.backlog(Sight::All).await.expect("all rows are in the table now");
+    let waiting = store.usage().waiting_bytes;
+    spoil(&folder, "UPDATE event SET facts = x'ff' WHERE seq = 1");
+    spoil(&folder, "UPDATE event SET course = x'ff' WHERE seq = 2");
+    spoil(&folder, "UPDATE event SET state = 777 WHERE seq = 3");
+    let deliveries = claim(&store, 100, 5).await.deliveries;
+    assert_eq!(deliveries.iter().map(|one| one.summary.id).collect::<Vec<_>>(), [id(4), id(5)]);
+    assert_eq!((store.usage().damaged, store.usage().waiting_bytes), (3, waiting / 5 * 2));
+    assert_eq!(*store.health().borrow(), Health::Ready);
+    let filter = Filter { states: vec![State::Damaged], ..Filter::default() };
+    let page = store.list(filter, PageRequest { limit: 10, after: None, oldest_first: true }).await.expect("a page");
+    assert_eq!(page.events.iter().map(|event| event.id).collect::<Vec<_>>(), [id(1), id(2), id(3)]);
+    assert_eq!(count(&folder, "event WHERE due_at IS NOT NULL"), 2);
+    assert_eq!(store.event(Sight::All, id(1), at(6)).await.map(|_| ()), Err(StoreError::Damaged(id(1))));
+    assert_eq!(store.usage().damaged, 3, "each is counted once");
+    assert_eq!(purge_all(&store, 50).await.removed, 3);
+}
+
+#[tokio::test]
+async fn damaged_rows_stop_neither_a_start_nor_the_purge() {
+    let folder = Folder::new();
+    let store = folder.open();
+    for n in 1..=4 {
+        take(&store, n, "x").await.expect("kept");
+    }
+    let mut held = claim(&store, 100, 5).await.deliveries;
+    held.truncate(3);
+    store.settle(held.iter().map(|one| end(one, Then::Done)).collect(), at(6)).await.expect("settled");
+    drop(store);
+    spoil(&folder, "UPDATE event SET facts = x'ff' WHERE seq = 1");
+    spoil(&folder, "UPDATE event SET course = x'ff' WHERE seq = 2");
+    let store = folder.open();
+    spoil(&folder, "UPDATE event SET course = x'ff' WHERE seq = 4");
+    assert_eq!(purge_all(&store, 50).await.removed, 3);
+    assert_eq!(store.usage().damaged, 0);
+    let keep = Duration::from_millis(10);
+    let policy = Purge { retention: keep, pending_retention: keep, max_bytes: u64::MAX, cursor: None };
+    store.purge(policy, at(50)).await.expect("purged");
+    assert_eq!((store.usage().damaged, store.usage().waiting_bytes), (1, 0), "the one that waited is set apart");
+}
+
+#[tokio::test]
+async fn a_damaged_record_of_an_attempt_is_left_out() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let fences = async || {
+        store.backlog(Sight::All).await.expect("the index is committed");
+        let record = store.event(Sight::All, id(1), at(0)).await.expect("read").expect("there");
+        record.attempts.iter().map(|attempt| attempt.fence).collect::<Vec<_>>()
+    };
+    let attempt = async |now: i64| {
+        let held = claim(&store, 100, now).await.deliveries;
+        store.settle(vec![end(&held[0], Then::Retry(at(now)))], at(now)).await.expect("settled");
+    };
+    take(&store, 1, "one").await.expect("kept");
+    attempt(5).await;
+    assert_eq!(fences().await, [1]);
+    spoil(&folder, "UPDATE event SET attempt = x'ff'");
+    assert!(fences().await.is_empty());
+    attempt(6).await;
+    attempt(7).await;
+    assert_eq!(fences().await, [2, 3]);
+    spoil(&folder, "UPDATE attempt SET record = x'ff' WHERE fence = 2");
+    assert_eq!(claim(&store, 20, 8).await.deliveries.len(), 1);
+    assert_eq!(claim(&store, 100, 30).await.deliveries.len(), 1, "nobody said how the one before ended");
+    assert_eq!(fences().await, [3, 4]);
+    assert_eq!(*store.health().borrow(), Health::Ready);
+}
+
+#[test]
+fn the_last_answer_is_that_of_the_latest_attempt_that_has_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let connection = schema::open_writer(&folder.path().join("relay.db")).expect("a database");
+    let mut pending = ended_rows(&connection, 1);
+    let mut row = pending.find(1, id(0)).expect("there").clone();
+    let answer =
+        |body: &'static str| Some(Answer { status: 500, headers: <_>::default(), body: body.into(), truncated: false });
+    for (fence, answer) in (1..).zip([answer("one"), answer("two"), None]) {
+        let lease = Lease { fence, attempt: 1, tries: 1 };
+        row.attempts.push(Record::of(&attempt(&lease, Outcome::Answered, answer)));
+    }
+    pending.put(row);
+    assert_eq!(attempts::last_answer(&connection, 1, id(0)), Ok(None), "none is in the table");
+    pending.move_all(&connection).expect("written");
+    assert_eq!(attempts::last_answer(&connection, 1, id(0)), Ok(answer("two")));
+}

@@ -459,6 +459,7 @@ impl Loop {
         // From here on nothing fails: the log says it.
         let has_changed = known.pending.changes() > coming.moved || connection.total_changes() != changes_before;
         let unused = std::mem::take(&mut room.unused_files);
+        shared.counters.damaged.fetch_add(room.damaged, Ordering::Relaxed);
         room.dropped_files.drain(..).for_each(|file| shared.shelves.bodies.remove(file));
         let events = known.pending.changes().saturating_sub(coming.moved);
         known.pending.keep();
