@@ -553,7 +553,8 @@ impl Store for SqliteStore {
     }
 }
 
-/// Looks through a whole store for damage: what SQLite can see in the index, and what the index misses in the log.
+/// Looks through a whole store for damage: what SQLite can see in the index, rows and records of attempts that cannot be
+/// read, and what the index misses in the log.
 /// Blocks, and needs the store for itself.
 pub fn check(path: &Path) -> Result<(), StoreError> {
     let store = SqliteStore::open(SqliteOptions { path: path.to_owned(), max_bytes: u64::MAX })?;
@@ -566,6 +567,8 @@ pub fn check(path: &Path) -> Result<(), StoreError> {
     if found != "ok" {
         return Err(StoreError::Failed(found));
     }
+    row::check_ids(&connection)?;
+    attempts::check(&connection)?;
     listing::places(&connection, |id, place| match log.read(place)? {
         Some(_) => Ok(()),
         None => Err(StoreError::Damaged(id)),

@@ -302,3 +302,17 @@ pub(super) fn read(connection: &Connection, key: i64, id: EventId) -> Result<Vec
     }
     Ok(attempts)
 }
+
+/// Looks through all records for damage.
+pub(super) fn check(connection: &Connection) -> Result<(), StoreError> {
+    let mut query = connection.prepare(
+        "SELECT id, record FROM attempt \
+         UNION ALL SELECT id, attempt FROM event WHERE attempt IS NOT NULL AND attempt <> x''",
+    )?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let damaged = StoreError::Damaged(EventId::from_bytes(row.get(0)?));
+        record::read_attempt(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?).map_err(|_| damaged)?;
+    }
+    Ok(())
+}

@@ -100,7 +100,7 @@ pub(super) fn find(connection: &Connection, sight: &Sight, id: EventId) -> Resul
     Ok(None)
 }
 
-/// Where the contents of all events stand.
+/// Where the contents of all events stand. An event whose row is damaged is an error.
 pub(super) fn places(
     connection: &Connection,
     mut look: impl FnMut(EventId, LogPlace) -> Result<(), StoreError>,
@@ -109,7 +109,7 @@ pub(super) fn places(
     for (endpoint, key) in endpoints(connection)? {
         let mut rows = query.query([key])?;
         while let Some(row) = rows.next()? {
-            let found = row::read(row, &endpoint)?;
+            let found = row::read_sound(row, &endpoint)?;
             look(found.row.summary.id, found.place)?;
         }
     }

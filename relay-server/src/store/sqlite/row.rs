@@ -96,6 +96,13 @@ pub(super) fn note_damaged(endpoint: &EndpointName, id: EventId, error: &StoreEr
     }
 }
 
+/// The same, where damage is looked for.
+pub(super) fn read_sound(from: &SqlRow<'_>, endpoint: &EndpointName) -> Result<Found, StoreError> {
+    let columns = Columns::read(from)?;
+    let row = columns.row(endpoint).map_err(|_| StoreError::Damaged(columns.id))?;
+    columns.found(row)
+}
+
 /// A row as SQLite has it.
 struct Columns<'a> {
     from: &'a SqlRow<'a>,
@@ -166,6 +173,18 @@ pub(super) fn load(
 pub(super) fn endpoint_of(connection: &Connection, seq: i64) -> Result<Option<(i64, EventId)>, StoreError> {
     let mut query = connection.prepare_cached("SELECT endpoint, id FROM event WHERE seq = ?1")?;
     Ok(query.query_row([seq], |row| Ok((row.get(0)?, EventId::from_bytes(row.get(1)?)))).optional()?)
+}
+
+/// Looks for an id that stands in both indexes of ids: each by itself has it once.
+pub(super) fn check_ids(connection: &Connection) -> Result<(), StoreError> {
+    let mut query = connection.prepare(
+        "SELECT o.id FROM event o INDEXED BY event_open CROSS JOIN event e INDEXED BY event_ended \
+         ON e.endpoint = o.endpoint AND e.id = o.id WHERE o.due_at IS NOT NULL AND e.due_at IS NULL LIMIT 1",
+    )?;
+    match query.query_row([], |row| row.get(0)).optional()?.map(EventId::from_bytes) {
+        Some(id) => Err(StoreError::Failed(format!("the index has event {id} twice"))),
+        None => Ok(()),
+    }
 }
 
 /// A dedup key as it is written: most are the sender's id.

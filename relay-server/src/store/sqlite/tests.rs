@@ -1341,6 +1341,7 @@ async fn damaged_rows_stop_neither_a_start_nor_the_purge() {
     drop(store);
     spoil(&folder, "UPDATE event SET facts = x'ff' WHERE seq = 1");
     spoil(&folder, "UPDATE event SET course = x'ff' WHERE seq = 2");
+    assert_eq!(check(&folder.path()), Err(StoreError::Damaged(id(1))));
     let store = folder.open();
     spoil(&folder, "UPDATE event SET course = x'ff' WHERE seq = 4");
     assert_eq!(purge_all(&store, 50).await.removed, 3);
@@ -1377,6 +1378,23 @@ async fn a_damaged_record_of_an_attempt_is_left_out() {
     assert_eq!(claim(&store, 100, 30).await.deliveries.len(), 1, "nobody said how the one before ended");
     assert_eq!(fences().await, [3, 4]);
     assert_eq!(*store.health().borrow(), Health::Ready);
+    drop(store);
+    assert_eq!(check(&folder.path()), Err(StoreError::Damaged(id(1))));
+}
+
+#[tokio::test]
+async fn an_id_that_stands_twice_in_the_index_is_found() {
+    let folder = Folder::new();
+    let store = folder.open();
+    take(&store, 1, "one").await.expect("kept");
+    drop(store);
+    check(&folder.path()).expect("sound");
+    spoil(
+        &folder,
+        "INSERT INTO event SELECT 99, endpoint, id, received_at, 2, NULL, order_key, holder, cost, segment, place, \
+         length, file, facts, course, attempt FROM event",
+    );
+    assert!(matches!(check(&folder.path()), Err(StoreError::Failed(why)) if why.contains("twice")));
 }
 
 #[test]
