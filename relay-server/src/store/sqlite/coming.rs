@@ -124,6 +124,7 @@ mod tests {
             queue::QueueRoom,
             room::Room,
             schema,
+            tests::ended_rows,
             tx::WriterState,
         },
         *,
@@ -156,9 +157,24 @@ mod tests {
 
     #[test]
     fn tables_that_take_no_rows_fail_the_store_and_no_call() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let connection = schema::open_writer(&folder.path().join("relay.db")).expect("a database");
+        let (mut known, keys) = (WriterState::load(&connection).expect("read"), Keys::default());
+        known.pending = ended_rows(&connection, 32);
+        let refuse = "CREATE TEMP TRIGGER refuse BEFORE INSERT ON event BEGIN SELECT RAISE(FAIL, 'no'); END";
+        connection.execute_batch(refuse).expect("a trigger");
+        let room = Room::new(&known.sums, None);
+        let mut tx = Tx::new(&connection, None, &keys, &mut known, room);
+        let (_sender, calls) = sync_channel(1);
+        let until = Instant::now() + Duration::from_secs(60);
+        let mut waiting = Coming { can_move: true, ..coming(&calls, until) };
+        let ran = run_calls(&mut tx, &mut Vec::new(), &mut waiting);
+        assert!(matches!(&ran, Err(StoreError::Failed(why)) if why.contains("no")), "{ran:?}");
+    }
+
+    #[test]
+    fn without_room_the_batch_is_tried_again() {
         assert_eq!(of_index(StoreError::NoSpace), StoreError::NoSpace);
-        let failed = [StoreError::Internal("no".into()), StoreError::Failed("no".into())].map(of_index);
-        assert!(failed.iter().all(|error| matches!(error, StoreError::Failed(_))), "{failed:?}");
     }
 
     #[test]

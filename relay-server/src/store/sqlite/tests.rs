@@ -1064,7 +1064,7 @@ fn few_open_rows_whose_attempts_take_much_are_moved() {
 }
 
 /// Rows of events that ended, and wait for their table.
-fn ended_rows(connection: &rusqlite::Connection, total: u64) -> PendingRows {
+pub(super) fn ended_rows(connection: &rusqlite::Connection, total: u64) -> PendingRows {
     connection.execute("INSERT INTO endpoint (key, name) VALUES (1, 'a')", []).expect("an endpoint");
     let mut pending = PendingRows::load(connection).expect("read");
     for n in 0..total {
