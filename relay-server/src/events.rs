@@ -298,7 +298,7 @@ mod tests {
         store.append(vec![event], now).await.expect("kept");
         store.backlog(Sight::All).await.expect("its row is in the index now");
         let stranger = rusqlite::Connection::open(&path).expect("a connection");
-        assert_eq!(stranger.execute("UPDATE event SET body_sha256 = zeroblob(32)", []).expect("changed"), 1);
+        assert_eq!(stranger.execute("UPDATE event SET place = place + 1", []).expect("changed"), 1);
         let asked = id.to_string();
         let kind = async |seen: &[EndpointName]| {
             find(&store, &asked, &Sight::Only(seen.to_vec()), now).await.expect_err("it cannot be read").kind
