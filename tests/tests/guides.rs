@@ -181,8 +181,8 @@ fn mistake(command: &[String], folder: &Path) -> Option<String> {
         }
         "cargo" => {
             let aliases = read(".cargo/config.toml");
-            let known =
-                ["build", "test", "install"].contains(&&*command[1]) || aliases.contains(&format!("\n{} = \"", command[1]));
+            let known = ["build", "test", "install"].contains(&&*command[1])
+                || aliases.contains(&format!("\n{} = \"", command[1]));
             (!known).then(|| format!("cargo has no {}", command[1]))
         }
         // What is run as somebody else is run all the same.

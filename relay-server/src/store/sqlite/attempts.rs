@@ -30,14 +30,14 @@ static UNREADABLE: Throttle = Throttle::new();
 
 /// An attempt as it is written.
 #[derive(Clone, Debug)]
-pub(super) struct Record {
+pub(super) struct AttemptRecord {
     fence: u64,
     /// Bytes of the answer, headers and body.
     answer: u64,
     bytes: Vec<u8>,
 }
 
-impl Record {
+impl AttemptRecord {
     pub(super) fn of(attempt: &Attempt) -> Self {
         let answer = attempt.answer.as_ref();
         let answer = answer.map_or(0, |answer| answer.headers.as_bytes().len() + answer.body.len()) as u64;
@@ -112,7 +112,7 @@ impl Records {
 #[derive(Clone, Debug)]
 pub(super) enum Beside {
     /// One more record, of a row that is not in its table.
-    Record(Record),
+    Record(AttemptRecord),
     /// Where they stand now, of one that is.
     Records(Records),
 }
@@ -127,11 +127,12 @@ impl Tx<'_> {
     /// Keeps the record of an attempt in place of what was noted for its fence, and counts what its event takes then. The
     /// caller stores the event's row next.
     pub(super) fn keep_attempt(&mut self, key: i64, found: &mut Found, attempt: &Attempt) -> Result<(), StoreError> {
-        let (id, record) = (found.row.summary.id, Record::of(attempt));
+        let (id, record) = (found.row.summary.id, AttemptRecord::of(attempt));
         self.note(&Change::Attempt(&record.bytes));
         match self.known.pending.find(key, id) {
             Some(pending) if pending.attempts.len() < MOST_BESIDE => {
-                let before = pending.attempts.iter().find(|there| there.fence == attempt.fence).map_or(0, Record::cost);
+                let before =
+                    pending.attempts.iter().find(|there| there.fence == attempt.fence).map_or(0, AttemptRecord::cost);
                 found.row.cost = (found.row.cost + record.cost()).saturating_sub(before);
                 self.beside = Some(Beside::Record(record));
                 return Ok(());
@@ -143,7 +144,7 @@ impl Tx<'_> {
     }
 
     /// The same of an event whose row is in its table.
-    fn keep_in_table(&mut self, key: i64, found: &mut Found, record: Record) -> Result<(), StoreError> {
+    fn keep_in_table(&mut self, key: i64, found: &mut Found, record: AttemptRecord) -> Result<(), StoreError> {
         let there = match self.beside.take() {
             Some(Beside::Records(there)) => there,
             _ => Records::of_row(self.connection, found.seq)?,
@@ -157,7 +158,7 @@ impl Tx<'_> {
 
     /// Keeps a record that the log has.
     pub(super) fn keep_read(&mut self, key: i64, found: &mut Found, record: &[u8]) -> Result<(), StoreError> {
-        self.keep_in_table(key, found, Record::of(&record::read_attempt(record)?))
+        self.keep_in_table(key, found, AttemptRecord::of(&record::read_attempt(record)?))
     }
 
     pub(super) fn attempts(&self, key: i64, id: EventId) -> Result<Vec<Attempt>, StoreError> {
@@ -180,7 +181,7 @@ impl Tx<'_> {
 }
 
 /// Puts a record among others, in place of that of its fence.
-pub(super) fn put_among(records: &mut Vec<Record>, record: Record) {
+pub(super) fn put_among(records: &mut Vec<AttemptRecord>, record: AttemptRecord) {
     match records.binary_search_by_key(&record.fence, |there| there.fence) {
         Err(place) => records.insert(place, record),
         Ok(place) => records[place] = record,
@@ -188,7 +189,7 @@ pub(super) fn put_among(records: &mut Vec<Record>, record: Record) {
 }
 
 /// Where the records of a row go that is put into its table.
-pub(super) fn of_new_row(records: &[Record]) -> Records<&[u8]> {
+pub(super) fn of_new_row(records: &[AttemptRecord]) -> Records<&[u8]> {
     match records {
         [] => Records::None,
         [only] if only.is_short() => Records::InRow(&only.bytes),
@@ -202,11 +203,11 @@ fn put(
     key: i64,
     found: &Found,
     there: &Records,
-    record: Record,
+    record: AttemptRecord,
 ) -> Result<(Records, u64), StoreError> {
     let id = found.row.summary.id;
     let is_apart = *there == Records::Apart;
-    let earlier = there.only(id).as_ref().map(Record::of);
+    let earlier = there.only(id).as_ref().map(AttemptRecord::of);
     // What is damaged gives way.
     let mut gone = match (there, &earlier) {
         (Records::InRow(bytes), None) => cost_of(bytes),
@@ -232,7 +233,7 @@ fn put(
     Ok((Records::Apart, gone))
 }
 
-pub(super) fn write(connection: &Connection, key: i64, id: EventId, record: &Record) -> Result<(), StoreError> {
+pub(super) fn write(connection: &Connection, key: i64, id: EventId, record: &AttemptRecord) -> Result<(), StoreError> {
     let mut insert = connection
         .prepare_cached("INSERT OR REPLACE INTO attempt (endpoint, id, fence, record) VALUES (?1, ?2, ?3, ?4)")?;
     insert.execute(params![key, id.as_bytes(), record.fence, &record.bytes[..]])?;

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::{
-    attempts::{self, Record, Records},
+    attempts::{self, AttemptRecord, Records},
     row::{self, Found, NewRow, ROWS_AT_ONCE, millis},
 };
 use crate::{store::StoreError, webhook::EventId};
@@ -38,7 +38,7 @@ type DuePlace = (i64, i64, EventId);
 pub(super) struct Pending {
     pub(super) key: i64,
     pub(super) found: Found,
-    pub(super) attempts: Vec<Record>,
+    pub(super) attempts: Vec<AttemptRecord>,
 }
 
 #[derive(Default)]

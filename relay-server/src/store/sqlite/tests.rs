@@ -5,7 +5,7 @@
 use std::{os::unix::fs::PermissionsExt as _, time::Instant};
 
 use super::{
-    attempts::Record,
+    attempts::AttemptRecord,
     log::LogPlace,
     operator_actions::Unread,
     pending_rows::{Pending, PendingRows},
@@ -1048,7 +1048,7 @@ fn few_open_rows_whose_attempts_take_much_are_moved() {
         let attempt = attempt(&lease, Outcome::Answered, Some(answer.clone()));
         let seq = i64::try_from(n).expect("few");
         let found = Found { counted: Sum::of(&row), row, seq, place: LogPlace::default(), file: None };
-        pending.put(Pending { key: 1, found, attempts: vec![Record::of(&attempt)] });
+        pending.put(Pending { key: 1, found, attempts: vec![AttemptRecord::of(&attempt)] });
         pending.keep();
     }
     assert!(pending.is_full());
@@ -1407,7 +1407,7 @@ fn the_last_answer_is_that_of_the_latest_attempt_that_has_one() {
         |body: &'static str| Some(Answer { status: 500, headers: <_>::default(), body: body.into(), truncated: false });
     for (fence, answer) in (1..).zip([answer("one"), answer("two"), None]) {
         let lease = Lease { fence, attempt: 1, tries: 1 };
-        row.attempts.push(Record::of(&attempt(&lease, Outcome::Answered, answer)));
+        row.attempts.push(AttemptRecord::of(&attempt(&lease, Outcome::Answered, answer)));
     }
     pending.put(row);
     assert_eq!(attempts::last_answer(&connection, 1, id(0)), Ok(None), "none is in the table");
