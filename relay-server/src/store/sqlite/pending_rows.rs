@@ -116,7 +116,8 @@ impl PendingRows {
         self.journal.len()
     }
 
-    pub(super) fn put(&mut self, pending: Pending) {
+    pub(super) fn put(&mut self, mut pending: Pending) {
+        row::round(&mut pending.found.row);
         let seq = pending.found.seq;
         let before = self.replace(seq, Some(Box::new(pending)));
         self.journal.push((seq, before));

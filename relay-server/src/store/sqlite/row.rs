@@ -58,6 +58,15 @@ pub(super) fn time(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
 }
 
+/// Leaves of a row's times what the table keeps of them, so that nobody sees whether it stands there yet.
+pub(super) fn round(row: &mut Row) {
+    let event = &mut row.summary;
+    let kept = |at: Timestamp| time(millis(at));
+    event.received_at = kept(event.received_at);
+    event.due_at = event.due_at.map(kept);
+    event.settled_at = event.settled_at.map(kept);
+}
+
 /// A number of 64 bits as SQLite keeps it.
 pub(super) fn number(code: i64) -> u64 {
     code.cast_unsigned()

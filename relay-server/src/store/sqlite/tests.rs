@@ -1104,6 +1104,28 @@ fn rows_that_moved_in_a_batch_that_never_was_wait_once_more() {
     assert_eq!(connection.query_row("SELECT count(*) FROM event", [], |row| row.get(0)), Ok(0));
 }
 
+#[tokio::test]
+async fn an_event_is_the_same_before_and_after_its_row_is_in_the_table() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let exact = |ms: i64| at(ms) + jiff::SignedDuration::from_micros(345);
+    let leased = NewEvent { received_at: exact(1), lease: Some(grant(500)), ..event(1, "x") };
+    let lease = match store.append(vec![leased], exact(2)).await.expect("kept").remove(0) {
+        Verdict::Accepted { lease, .. } => lease.expect("leased"),
+        other => panic!("{other:?}"),
+    };
+    let attempt = Attempt { started_at: exact(3), ..attempt(&lease, Outcome::Answered, None) };
+    let end = End { endpoint: name("a"), id: id(1), attempt, then: Then::Done };
+    store.settle(vec![end], exact(4)).await.expect("settled");
+    let seen = async || {
+        let record = store.event(Sight::All, id(1), at(5)).await.expect("read").expect("there");
+        format!("{:?} {:?}", record.summary, record.attempts)
+    };
+    let before = seen().await;
+    store.backlog(Sight::All).await.expect("the index is committed");
+    assert_eq!(seen().await, before);
+}
+
 #[test]
 fn a_row_is_read_as_it_was_written() {
     let folder = tempfile::tempdir().expect("a folder");
