@@ -61,10 +61,13 @@ pub(super) fn time(millis: i64) -> Timestamp {
 /// Leaves of a row's times what the table keeps of them, so that nobody sees whether it stands there yet.
 pub(super) fn round(row: &mut Row) {
     let event = &mut row.summary;
-    let kept = |at: Timestamp| time(millis(at));
-    event.received_at = kept(event.received_at);
-    event.due_at = event.due_at.map(kept);
-    event.settled_at = event.settled_at.map(kept);
+    event.received_at = rounded(event.received_at);
+    event.due_at = event.due_at.map(rounded);
+    event.settled_at = event.settled_at.map(rounded);
+}
+
+fn rounded(at: Timestamp) -> Timestamp {
+    time(millis(at))
 }
 
 /// A number of 64 bits as SQLite keeps it.
