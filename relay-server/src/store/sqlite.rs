@@ -45,6 +45,7 @@ mod compaction;
 mod content;
 mod delivery;
 mod encoding;
+mod event_record;
 mod fault;
 mod head;
 mod index;

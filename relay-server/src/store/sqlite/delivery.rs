@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::{
+    event_record::Course,
     listing, operator_actions,
-    record::Course,
     row::{self, Found, time},
     tx::Tx,
 };

@@ -13,7 +13,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, Statement};
 
-use super::{record::RowFacts, row};
+use super::{event_record::RowFacts, row};
 use crate::endpoint::EndpointName;
 use crate::store::{StoreError, rules::sha256};
 use crate::webhook::EventId;

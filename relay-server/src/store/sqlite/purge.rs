@@ -6,10 +6,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
+    event_record::Course,
     log::LogPlace,
-    marks, operator_actions,
-    record::Course,
-    refused,
+    marks, operator_actions, refused,
     row::{number, time},
     schema::PAGE_BYTES,
     tx::Tx,

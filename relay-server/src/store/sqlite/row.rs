@@ -10,8 +10,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, Statement, ToS
 
 use super::{
     attempts::Records,
+    event_record::{Course, CourseColumns, RowFacts},
     log::LogPlace,
-    record::{Course, CourseColumns, RowFacts},
     room::Sum,
 };
 use crate::{

@@ -16,7 +16,7 @@ CREATE TABLE endpoint (
 
 -- What lists, claims and settles look at: narrow, so that many stand on a page. In order of arrival: pages at the end of
 -- such a table are filled, those of a table that is kept in order of a key are split. What no query asks for stands
--- encoded, see record.rs: facts, which never change, and course. A row with many columns costs a third more to write.
+-- encoded, see event_record.rs: facts, which never change, and course. A row with many columns costs a third more to write.
 -- due_at: pending: next attempt; running: end of the lease; parked behind its order key: the largest number;
 -- ended: NULL. seq: the place among all that were appended. holder: who has its lease. cost: what it takes with its
 -- attempts, in bytes. segment, place, length: where in the log its content stands. file: the number of the file that has
