@@ -187,6 +187,7 @@ impl Locator {
     }
 
     /// The place that is looked at first, if it alone decides.
+    #[cfg(feature = "samples")]
     pub(crate) fn only_spot(&self) -> Option<&Spot> {
         match self.alternatives.first()?.as_slice() {
             [spot] => Some(spot),
