@@ -74,6 +74,24 @@ async fn each_thing_that_goes_wrong_has_its_own_answer() {
 }
 
 #[tokio::test]
+async fn a_credential_is_masked_wherever_it_stands_among_the_lines_of_a_trusted_proxy() {
+    let relay = relay(&format!("trusted_proxies = [\"127.0.0.0/8\"]\n{OPEN}")).await;
+    let handler = Handler::echo().await.expect("listens");
+    let _agent = relay.agent("open", &handler.port(), &[]).await.expect("attaches");
+    let forwarded = ["x-forwarded-for", "x_forwarded_for", "X-Forwarded-For", "x-forwarded-proto"];
+    for before in forwarded {
+        let lines =
+            [(before, "192.0.2.1"), ("authorization", "Basic hunter2"), ("x-api-key", "hunter2"), ("x-end", "seen")];
+        let response = send(&relay.public, request("POST", "/open", &lines, "hello")).await.expect("answers");
+        assert_eq!(response.status(), StatusCode::OK);
+        let id = header(&response, "relay-event-id");
+        let (code, shown) = relay.ask(&["event", "show", id, "--json"]).await.expect("runs");
+        assert!(code == 0 && shown.contains("seen") && shown.contains("[masked]"), "{before}: {code} {shown}");
+        assert!(!shown.contains("hunter2"), "{before}: {shown}");
+    }
+}
+
+#[tokio::test]
 async fn a_handler_that_is_late_gives_504_at_the_deadline() {
     let relay = relay(OPEN).await;
     let handler = Handler::start(|_| std::future::pending()).await.expect("listens");
