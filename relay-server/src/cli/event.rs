@@ -210,11 +210,10 @@ pub(super) fn run(command: &EventCommand) -> Result<(), Failure> {
                 serde_json::to_string(&edit.edit(&shown.headers, std::io::stdin().lock())?)?
             };
             let path = format!("{path}/replay?signature={signature}{to}");
-            let replayed = remote.send(&Method::POST, &path, edit.as_bytes())?;
             if agent.is_none() {
-                return done(&replayed);
+                return done(&remote.send(&Method::POST, &path, edit.as_bytes())?);
             }
-            let replayed = EventReplayed::deserialize(&replayed)?;
+            let replayed = EventReplayed::deserialize(&remote.attempt(&path, edit.as_bytes())?)?;
             terminal::line(&replayed.words())?;
             if replayed.status.is_some_and(|status| status < 400) { Ok(()) } else { Err(Failure::Reported(1)) }
         }

@@ -26,7 +26,10 @@ use zeroize::Zeroizing;
 
 use crate::{admin::TOKEN_FILE, config::ConfigSource};
 
+/// The relay itself gives up after 30 s, see [`crate::admin`].
 const PATIENCE: Duration = Duration::from_secs(35);
+/// A handler's answer takes as long as its endpoint lets an attempt take, an hour at most.
+const ATTEMPT_PATIENCE: Duration = Duration::from_secs(60 * 60 + 35);
 /// A relay that takes longer to say that it is well is not.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 const MAX_ANSWER_BYTES: usize = 16 << 20;
@@ -65,27 +68,32 @@ impl Remote {
 
     /// Has something done with what is sent.
     pub(super) fn send(&self, method: &Method, path: &str, body: &[u8]) -> Result<Value, Failure> {
-        Ok(serde_json::from_slice(&self.ask(method, path, body)?).context("the relay's answer is not JSON")?)
+        json(&self.ask(method, path, body, PATIENCE)?)
+    }
+
+    /// Has an agent's handler called, and waits for what it answers.
+    pub(super) fn attempt(&self, path: &str, body: &[u8]) -> Result<Value, Failure> {
+        json(&self.ask(&Method::POST, path, body, ATTEMPT_PATIENCE)?)
     }
 
     /// What is made of a question with a body.
     pub(super) fn file(&self, path: &str, body: &Value) -> Result<Bytes, Failure> {
-        self.ask(&Method::POST, path, body.to_string().as_bytes())
+        self.ask(&Method::POST, path, body.to_string().as_bytes(), PATIENCE)
     }
 
     pub(super) fn bytes(&self, path: &str) -> Result<Bytes, Failure> {
-        self.ask(&Method::GET, path, &[])
+        self.ask(&Method::GET, path, &[], PATIENCE)
     }
 
-    fn ask(&self, method: &Method, path: &str, body: &[u8]) -> Result<Bytes, Failure> {
+    fn ask(&self, method: &Method, path: &str, body: &[u8], patience: Duration) -> Result<Bytes, Failure> {
         let (address, token) = self.find()?;
         let question = Request::builder().method(method.clone()).uri(path).body(Bytes::copy_from_slice(body));
         let question = question.context("the question cannot be asked")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(anyhow::Error::from)?;
         let (status, body) = runtime
-            .block_on(async { timeout(PATIENCE, ask(&address, &token, question)).await })
-            .map_err(|_| anyhow!("no answer in {} s", PATIENCE.as_secs()))
+            .block_on(async { timeout(patience, ask(&address, &token, question)).await })
+            .map_err(|_| anyhow!("no answer in {} s", patience.as_secs()))
             .flatten()
             .map_err(|error| unreachable(&address, &error))?;
         if status.is_success() { Ok(body) } else { Err(refusal(status, &body)) }
@@ -167,6 +175,10 @@ impl Remote {
         })?;
         Ok((address, token))
     }
+}
+
+fn json(answer: &[u8]) -> Result<Value, Failure> {
+    Ok(serde_json::from_slice(answer).context("the relay's answer is not JSON")?)
 }
 
 /// Where a listener is reached from its own machine.
