@@ -17,6 +17,7 @@ mod failure;
 pub mod file;
 pub mod http1;
 pub mod list;
+pub mod log_filter;
 mod name;
 pub mod news;
 pub mod pattern;

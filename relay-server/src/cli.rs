@@ -27,16 +27,11 @@ use relay_program::{
     Failure,
     config::{Problem, Problems},
     http1::encoded,
-    process, terminal,
+    log_filter, process, terminal,
 };
 use relay_proto::printable::LogLines;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::{
-    EnvFilter,
-    filter::{LevelFilter, Targets},
-    layer::SubscriberExt as _,
-    util::SubscriberInitExt as _,
-};
+use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::{
     agents::token::AgentToken,
@@ -265,7 +260,7 @@ fn serve(arguments: Serve) -> Result<(), Failure> {
     let config = source.load()?;
     // The log has a thread of its own, and only what begins afterwards is confined.
     let sandbox = config.server.sandbox.then(|| serve::confine(&mut source, &config)).transpose()?;
-    let _log = start_log(arguments.log_format);
+    let _log = start_log(arguments.log_format)?;
     sandbox.iter().for_each(Sandbox::log);
     let ran = serve::run(&source, &config, |started| {
         started.warnings.iter().for_each(warn);
@@ -327,35 +322,18 @@ fn warn(warning: &Problem) {
 /// a webhook.
 const LOG_LINES: usize = 8192;
 
-/// Leaves out warnings of h2 that its peers can cause as often as they like, such as one for each PING that acknowledges
-/// none. Whoever debugs gets them.
-fn without_peers_noise(level: LevelFilter) -> Targets {
-    let of_h2 = if level >= LevelFilter::DEBUG { level } else { level.min(LevelFilter::ERROR) };
-    Targets::new().with_default(level).with_target("h2", of_h2)
-}
-
 /// Sends the log to standard error, from a thread of its own, until the guard is dropped.
-fn start_log(format: LogFormat) -> WorkerGuard {
-    let asked = std::env::var("RELAY_LOG");
-    let level = asked.as_deref().map_or(Ok(LevelFilter::INFO), str::parse);
+fn start_log(format: LogFormat) -> Result<WorkerGuard, Failure> {
+    let filter = log_filter::from_env(LevelFilter::INFO)?;
     let (writer, guard) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(io::stderr());
     let colours = matches!(format, LogFormat::Text) && io::IsTerminal::is_terminal(&io::stderr());
     let log = tracing_subscriber::fmt().with_writer(move || LogLines::new(writer.clone(), colours));
     // Where there are no colours, `LogLines` leaves no sequence of a terminal in a field.
-    let log = log.with_ansi(colours).with_ansi_sanitization(colours);
-    // Who asks for a filter gets the peers' noise, too.
-    let filter = || EnvFilter::try_from_env("RELAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let _ = match (format, level) {
-        (LogFormat::Text, Ok(level)) => {
-            log.event_format(TextLines).with_max_level(level).finish().with(without_peers_noise(level)).try_init()
-        }
-        (LogFormat::Json, Ok(level)) => {
-            let log = log.json().event_format(JsonLines);
-            log.with_max_level(level).finish().with(without_peers_noise(level)).try_init()
-        }
-        (LogFormat::Text, Err(_)) => log.event_format(TextLines).with_env_filter(filter()).finish().try_init(),
-        (LogFormat::Json, Err(_)) => log.json().event_format(JsonLines).with_env_filter(filter()).finish().try_init(),
+    let log = log.with_ansi(colours).with_ansi_sanitization(colours).with_max_level(LevelFilter::TRACE);
+    let _ = match format {
+        LogFormat::Text => log.event_format(TextLines).finish().with(filter).try_init(),
+        LogFormat::Json => log.json().event_format(JsonLines).finish().with(filter).try_init(),
     };
-    guard
+    Ok(guard)
 }

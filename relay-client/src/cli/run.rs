@@ -10,7 +10,7 @@ use std::{
 };
 
 use relay_program::{
-    Failure,
+    Failure, log_filter,
     process::{Asked, Signals, raise_limit_on_files},
 };
 use relay_proto::printable::LogLines;
@@ -20,7 +20,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use super::{
     INTERRUPTED, UNREAD_STREAM,
@@ -45,12 +45,13 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// nothing if a log is set up already.
 pub(super) fn start_logging(verbose: u8) -> Result<(), Failure> {
     let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
     };
-    let filter = EnvFilter::try_from_env("RELAY_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let filter = log_filter::from_env(level)?;
+    let log = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE);
     if let Some(path) = std::env::var_os("RELAY_LOG_FILE").filter(|path| !path.is_empty()) {
         let unusable = |error| {
             let path = path.display();
@@ -58,14 +59,14 @@ pub(super) fn start_logging(verbose: u8) -> Result<(), Failure> {
         };
         let file = std::fs::OpenOptions::new().append(true).create(true).open(&path).map_err(unusable)?;
         let file = Arc::new(file);
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
-        let _ = log.with_writer(move || LogLines::new(Arc::clone(&file), false)).try_init();
+        let log = log.with_ansi(false).with_writer(move || LogLines::new(Arc::clone(&file), false));
+        let _ = log.finish().with(filter).try_init();
         return Ok(());
     }
     // What the subscriber does by itself, told to both, since the writer has to know.
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
-    let _ = log.with_writer(move || LogLines::new(LogOutput, colours)).try_init();
+    let log = log.with_ansi(colours).with_writer(move || LogLines::new(LogOutput, colours));
+    let _ = log.finish().with(filter).try_init();
     Ok(())
 }
 

@@ -2,7 +2,11 @@
 
 use std::{fs, path::Path, process::Output};
 
-use relay_tests::{handler::Handler, process::Server, sender::signed};
+use relay_tests::{
+    handler::Handler,
+    process::{Server, run_to_end},
+    sender::signed,
+};
 use tokio::process::Command;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -157,4 +161,17 @@ async fn a_password_in_an_address_is_not_quoted() {
     let output = run(&["client", "config", "check", "--config", path]).await;
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains("://…@hooks.test") && !told.contains("s3cret"), "{told}");
+}
+
+#[tokio::test]
+async fn a_filter_of_the_log_that_is_none_is_refused() {
+    for arguments in [["server", "serve", "--dev"], ["client", "listen", "3000"]] {
+        for filter in ["inof", "[request]=debug"] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
+            command.args(arguments).env("RELAY_LOG", filter);
+            let (code, said) = run_to_end(&mut command, "").await.expect("ends");
+            assert_eq!(code, 2, "{arguments:?}: {said}");
+            assert!(said.contains(&format!("RELAY_LOG: `{filter}` is neither")), "{arguments:?}: {said}");
+        }
+    }
 }
