@@ -3,6 +3,7 @@
 //! Nothing here decides. A [`Received`] is unproven: only `verify` turns it into a webhook.
 
 pub(crate) mod input;
+pub(crate) mod wakes;
 
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 

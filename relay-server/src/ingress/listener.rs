@@ -3,7 +3,7 @@
 //! One bad connection never stops the loop. HTTP/1.1 in the clear; under TLS what ALPN chose. Every wait for a peer has an
 //! end: for a handshake, a head, a body, for somebody to take an answer, and for the next request.
 
-use std::{convert::Infallible, io, net::IpAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, io, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use hyper::{
@@ -41,7 +41,7 @@ use crate::{
     routes::{Peer, SharedRoutes},
     throttle::Throttle,
     tls::{HelloAnswer, HelloPlace, TlsServer},
-    webhook::input::Input,
+    webhook::{input::Input, wakes::ConnectionWaker},
 };
 
 /// How long a proxy may take to say whose a connection is.
@@ -395,8 +395,9 @@ impl Ingress {
         };
         // It is polled when it has something to say, and not whenever its connection has.
         let mut leaving = FuturesUnordered::from_iter([leaving]);
+        let mut waker = ConnectionWaker::default();
         tokio::select! {
-            outcome = connection.as_mut() => outcome,
+            outcome = poll_fn(|cx| waker.poll(connection.as_mut(), cx)) => outcome,
             _ = leaving.next() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await

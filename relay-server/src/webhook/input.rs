@@ -25,6 +25,8 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::time::{Instant, sleep_until};
 
+use super::wakes::held_back;
+
 /// Trailers of a request, as lines of HTTP/1.1. hyper takes as much of them as of a head.
 pub(crate) const MAX_TRAILER_BYTES: usize = 16 * 1024;
 
@@ -193,7 +195,11 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let this = self.get_mut();
-        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
+        let (polled, woken) = held_back(|| Pin::new(&mut this.inner).poll_frame(cx));
+        if let Some(woken) = woken.filter(|_| !this.inner.is_end_stream()) {
+            woken.wake(); // There is more to read.
+        }
+        if let Poll::Ready(frame) = polled {
             let fits = |frame: &Frame<Bytes>| frame.trailers_ref().is_none_or(trailers_fit);
             return Poll::Ready(frame.map(|frame| frame.ok().filter(fits).ok_or(BrokenOff)));
         }
