@@ -4,9 +4,12 @@
 //! on as it went. Only what senders signed is judged by the machine's own clock ([`wall`]), since they signed by theirs;
 //! logs and TLS use that one as well.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use jiff::Timestamp;
@@ -57,11 +60,52 @@ pub(crate) fn wall() -> Timestamp {
     Timestamp::now()
 }
 
+thread_local! {
+    /// The last second that was written as text, and its text without the `Z`.
+    static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+}
+
+/// A time as [`Timestamp`] writes it, in RFC 3339. Each webhook has one, and most of it is the same for a second.
+pub(crate) fn text_of(time: Timestamp) -> String {
+    let Ok(mut nanoseconds) = u32::try_from(time.subsec_nanosecond()) else { return time.to_string() };
+    SECOND.with_borrow_mut(|(last, whole)| {
+        if *last != time.as_second() {
+            *last = time.as_second();
+            *whole = Timestamp::from_second(*last).unwrap_or(time).to_string();
+            whole.pop();
+        }
+        let mut text = String::with_capacity(whole.len() + ".123456789Z".len());
+        text.push_str(whole);
+        if nanoseconds > 0 {
+            let mut digits = [b'0'; 9];
+            for digit in digits.iter_mut().rev() {
+                *digit += (nanoseconds % 10) as u8;
+                nanoseconds /= 10;
+            }
+            text.push('.');
+            text.push_str(std::str::from_utf8(&digits).unwrap_or_default().trim_end_matches('0'));
+        }
+        text.push('Z');
+        text
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_time_is_written_as_it_writes_itself() {
+        for second in [0, 1, 1_790_000_000, 1_790_000_001, 253_402_207_199, -1, -62_135_596_800] {
+            for nanosecond in [0, 1, 999_999_999, 120_000_000, 1_000, 123_456_789, 100, -5] {
+                let Ok(time) = Timestamp::new(second, nanosecond) else { continue };
+                assert_eq!(text_of(time), time.to_string());
+                assert_eq!(text_of(time), time.to_string(), "of the same second");
+            }
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn it_follows_the_machine_forwards_and_goes_on_when_that_is_set_back() {

@@ -11,7 +11,13 @@ mod silence;
 mod source;
 mod upgrade;
 
-use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::IpAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{StatusCode, response::Parts};
@@ -43,6 +49,7 @@ use crate::{
     memory::Memory,
     message::{brought_trace, live_head},
     store::Outcome,
+    timer::SharedTimer,
     trace::{Sampling, TraceContext},
     verify::{Payload, Webhook},
 };
@@ -57,6 +64,7 @@ pub(crate) struct HandlerAnswer {
     pub sha256_in: Option<[u8; 32]>,
     /// The headers as they came.
     pub headers: HeaderBlock,
+    pub came_at: Instant,
     pub body: Option<Receiver>,
     /// The rest of the request's body, while the answer came before its end.
     pub upload: Option<Upload>,
@@ -78,6 +86,7 @@ impl HandlerAnswer {
             handler_us,
             sha256_in,
             headers,
+            came_at: Instant::now(),
             body: Some(body),
             upload: None,
             memory: None,
@@ -150,17 +159,6 @@ pub(crate) trait Audience {
     fn take(self, answer: Box<HandlerAnswer>) -> impl Future<Output = Result<Self::Taken, Undelivered>> + Send;
 }
 
-/// A sender that reads the answer itself, as it comes.
-struct Reader;
-
-impl Audience for Reader {
-    type Taken = Box<HandlerAnswer>;
-
-    async fn take(self, answer: Box<HandlerAnswer>) -> Result<Box<HandlerAnswer>, Undelivered> {
-        Ok(answer)
-    }
-}
-
 pub(crate) enum Call {
     /// The whole request is on its way.
     Sent(ResponseFuture),
@@ -196,6 +194,7 @@ impl Call {
     ) -> Self {
         let mirror = match source {
             BodySource::Upgrade(_) => None,
+            _ if !place.may_be_watched => None,
             _ => {
                 let name = String::from_utf8_lossy(&head.endpoint);
                 registry.mirror(&name, kind, || RequestHead { fence: None, asks_sha256: false, ..head.clone() })
@@ -300,6 +299,8 @@ pub(crate) struct LiveContext<'a> {
     /// Longest silence of an upgraded connection.
     pub upgrade_idle: Duration,
     pub connections: &'a TaskTracker,
+    /// That of the task which polls the delivery.
+    pub timer: &'a SharedTimer,
     /// Which traces are recorded, where any are.
     pub sampling: Option<Sampling>,
 }
@@ -310,6 +311,8 @@ pub(crate) struct LiveNotes {
     pub draft: Option<Draft>,
     /// For its trace.
     pub traced: Option<TracedLive>,
+    /// The moment that was read last.
+    pub read_at: Instant,
 }
 
 /// The way of a live webhook whose trace is recorded.
@@ -330,6 +333,7 @@ impl TracedLive {
 
 impl LiveNotes {
     fn pass(&mut self, hop: Hop, now: Instant) {
+        self.read_at = now;
         if let Some(draft) = &mut self.draft {
             draft.way.pass(hop, now);
         }
@@ -339,6 +343,7 @@ impl LiveNotes {
     }
 
     fn opened(&mut self, agent: &Arc<str>, now: Instant) {
+        self.read_at = now;
         if let Some(draft) = &mut self.draft {
             draft.opened(agent, now);
         }
@@ -354,28 +359,34 @@ impl LiveNotes {
 pub(crate) async fn deliver_live(
     mut webhook: Box<Webhook>,
     endpoint: &Endpoint,
-    context: LiveContext<'_>,
+    context: &LiveContext<'_>,
     notes: &mut LiveNotes,
 ) -> Result<Box<HandlerAnswer>, Failure> {
     let deadline = webhook.started() + endpoint.deadline;
-    let now = Instant::now();
+    let now = webhook.received().read_at;
     notes.pass(Hop::Attempt, now);
     let patience = (now + endpoint.wait_for_agent).min(deadline);
-    let (place, mut admitted) = match reserved(&webhook, endpoint, &context, patience).await {
+    let (place, mut admitted) = match reserved(&webhook, endpoint, context, patience).await {
         Ok(reserved) => reserved,
         Err(failure) => {
+            notes.read_at = Instant::now();
             if let Some(draft) = &mut notes.draft {
                 draft.describe(webhook.take_event());
-                let (head, payload) = live_head(&endpoint.name, *webhook, context.trusted, context.sampling);
+                let (head, payload) = live_head(&endpoint.name, webhook, context.trusted, context.sampling);
                 draft.sent(context.journal, endpoint, &head, &payload);
             }
             return Err(failure);
         }
     };
-    notes.opened(&place.agent().name, Instant::now());
-    let call = open_live(*webhook, endpoint, &context, place, (&mut admitted, &mut notes.draft));
-    let answered = deliver(call, deadline, Reader).await;
-    notes.pass(if answered.is_ok() { Hop::AnswerHead } else { Hop::Ended }, Instant::now());
+    notes.opened(&place.agent().name, if place.was_awaited { Instant::now() } else { now });
+    let call = open_live(webhook, endpoint, context, place, (&mut admitted, &mut notes.draft));
+    // Its sender reads the answer itself, as it comes.
+    let answered = context.timer.timeout_at(deadline, pin!(answer(call))).await;
+    let answered = answered.unwrap_or(Err(Undelivered::Deadline));
+    match &answered {
+        Ok(answer) => notes.pass(Hop::AnswerHead, answer.came_at),
+        Err(_) => notes.pass(Hop::Ended, Instant::now()),
+    }
     let mut answer = answered?;
     answer.admitted = answer.admitted.or(admitted);
     Ok(answer)
@@ -397,7 +408,7 @@ async fn reserved(
 }
 
 fn open_live(
-    mut webhook: Webhook,
+    mut webhook: Box<Webhook>,
     endpoint: &Endpoint,
     context: &LiveContext<'_>,
     place: Reservation,

@@ -138,11 +138,11 @@ impl Hops {
 
     /// As an array of [`Hops::BYTES`] bytes.
     pub(crate) fn to_array(self) -> [u8; Self::BYTES] {
-        let mut bytes = [0; Self::BYTES];
-        for (four, number) in bytes.chunks_exact_mut(4).zip(self.at_us.iter().chain([&self.answer])) {
-            four.copy_from_slice(&number.to_le_bytes());
+        let mut bytes = [self.answer.to_le_bytes(); Hop::ALL.len() + 1];
+        for (four, at) in bytes.iter_mut().zip(self.at_us) {
+            *four = at.to_le_bytes();
         }
-        bytes
+        bytes.as_flattened().try_into().unwrap_or([0; Self::BYTES])
     }
 
     /// What [`Hops::to_array`] made.

@@ -63,6 +63,7 @@ mod canary;
 
 mod stream;
 
+mod timer;
 mod tls;
 
 mod descriptors;

@@ -23,13 +23,17 @@ use relay_proto::{
         REDELIVERED, REPLAY_OF, RESIGNED, TRACEPARENT, TRACESTATE, VERIFIED,
     },
 };
-use relay_tunnel::http::{is_of_one_hop, takes_trailers};
+use relay_tunnel::http::{is_of_one_hop, named_by_connection, one_hop, takes_trailers};
 
 use crate::{
+    clock::text_of,
     endpoint::EndpointName,
     trace::{Sampling, TraceContext},
     verify::{Payload, Webhook},
-    webhook::{EventId, Front, Received},
+    webhook::{
+        EventId, Front, Received,
+        lines::{Line, LineNotes},
+    },
 };
 
 /// Room for the lines that the relay adds, in bytes.
@@ -132,7 +136,7 @@ struct Apart {
 }
 
 /// Takes a webhook apart. `trusts` says whose word about the way here counts.
-pub(crate) fn take_apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool) -> (Sent, Arrival, Payload) {
+pub(crate) fn take_apart(webhook: Box<Webhook>, trusts: impl Fn(IpAddr) -> bool) -> (Sent, Arrival, Payload) {
     let (headers, Apart { method, target, framing, upgrade, arrival, payload }) = apart(webhook, trusts, 0);
     let sent = Sent { method: method.as_str().to_owned(), target, headers: headers.build(), framing, upgrade };
     (sent, arrival, payload)
@@ -141,7 +145,7 @@ pub(crate) fn take_apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool) -> (
 /// The head of a webhook's only attempt, and its body: what [`take_apart`] and [`request_head`] make for a live one.
 pub(crate) fn live_head(
     endpoint: &EndpointName,
-    webhook: Webhook,
+    webhook: Box<Webhook>,
     trusts: impl Fn(IpAddr) -> bool,
     sampling: Option<Sampling>,
 ) -> (RequestHead, Payload) {
@@ -155,7 +159,7 @@ pub(crate) fn live_head(
 }
 
 /// The parts, and the lines with room for so many bytes more.
-fn apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool, more: usize) -> (HeaderBlockBuilder, Apart) {
+fn apart(webhook: Box<Webhook>, trusts: impl Fn(IpAddr) -> bool, more: usize) -> (HeaderBlockBuilder, Apart) {
     let signer = webhook.signer().map(|tag| HEXLOWER.encode(tag.bytes()));
     let (received, payload, verified) = webhook.into_parts();
     let trusted = trusts(received.peer);
@@ -168,7 +172,7 @@ fn apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool, more: usize) -> (Hea
         certificate,
         front,
         head,
-        text_bytes,
+        lines: there,
         host,
         url,
         rest,
@@ -181,31 +185,33 @@ fn apart(webhook: Webhook, trusts: impl Fn(IpAddr) -> bool, more: usize) -> (Hea
     let named = named.or_else(|| head.uri.authority().map(|authority| authority.as_str().as_bytes()));
     let named = named.unwrap_or(host.as_bytes());
     // What concerned the sender's hop alone says nothing.
-    let one_hop = is_of_one_hop(headers);
-    let brought = brought_trace(headers);
+    let named_hop = if there.has(Line::Connection) { named_by_connection(headers) } else { Vec::new() };
+    let one_hop = one_hop(named_hop, there.has(Line::ContentLength));
+    let brought = if there.has(Line::Traceparent) { brought_trace(headers) } else { None };
     let is_brought = brought.is_some();
     let traceparent = brought.unwrap_or_else(|| TraceContext::begin(id)).to_text();
-    let upgrade = match (&payload, headers.get(header::UPGRADE)) {
-        (Payload::Upgrade(_), Some(wanted)) => Bytes::copy_from_slice(wanted.as_bytes()),
-        _ => Bytes::new(),
+    let upgrade = match &payload {
+        Payload::Upgrade(_) => headers.get(header::UPGRADE),
+        _ => None,
     };
+    let upgrade = upgrade.map_or_else(Bytes::new, |wanted| Bytes::copy_from_slice(wanted.as_bytes()));
     let said = |name: &HeaderName| if trusted && !one_hop(name) { joined(headers, name, b", ") } else { Vec::new() };
     let forwarded = forwarded(said, address, &front, named);
     let verified = verified.into_owned();
-    let bytes = text_bytes + LENGTHS_BYTES * head.headers.len() + more;
-    let lines = lines(&head, &one_hop, named, (trusted, is_brought), bytes);
-    let framing = framing(headers, &payload);
+    let bytes = there.text_bytes + LENGTHS_BYTES * head.headers.len() + more;
+    let lines = lines(&head, there, &one_hop, named, (trusted, is_brought), bytes);
+    let framing = framing(there, &payload);
     let certificate = certificate.map(|shown| shown.line().clone());
     let arrival = Arrival { id, received_at, peer, url, verified, signer, forwarded, traceparent, certificate };
     (lines, Apart { method: head.method, target: rest, framing, upgrade, arrival, payload })
 }
 
 /// How the sender framed the body. Over HTTP/2 one may come without a length.
-fn framing(headers: &HeaderMap, payload: &Payload) -> Framing {
-    let has_length = headers.contains_key(header::CONTENT_LENGTH);
+fn framing(there: LineNotes, payload: &Payload) -> Framing {
+    let (has_length, has_coding) = (there.has(Line::ContentLength), there.has(Line::TransferEncoding));
     let chunked = match payload {
-        Payload::Whole(body) => !body.is_empty() && !has_length || headers.contains_key(header::TRANSFER_ENCODING),
-        Payload::Long(..) => !has_length || headers.contains_key(header::TRANSFER_ENCODING),
+        Payload::Whole(body) => !body.is_empty() && !has_length || has_coding,
+        Payload::Long(..) => !has_length || has_coding,
         Payload::Upgrade(_) => false,
         Payload::Streaming(body) => !body.is_end_stream() && !has_length,
     };
@@ -214,6 +220,7 @@ fn framing(headers: &HeaderMap, payload: &Payload) -> Framing {
 
 fn lines(
     head: &Parts,
+    there: LineNotes,
     one_hop: impl Fn(&HeaderName) -> bool,
     host: &[u8],
     (trusted, keeps_trace): (bool, bool),
@@ -244,10 +251,10 @@ fn lines(
             block.push(name, value);
         }
     }
-    if !headers.contains_key(header::HOST) {
+    if !there.has(Line::Host) {
         block.push(header::HOST, host);
     }
-    if takes_trailers(head.version, headers) {
+    if there.has(Line::Te) && takes_trailers(head.version, headers) {
         block.push(header::TE, "trailers");
     }
     block
@@ -346,7 +353,7 @@ fn tell_arrival(
     headers.push(TRACEPARENT, traceparent);
     headers.push(EVENT_ID, id.text());
     headers.push(ENDPOINT, endpoint.as_str());
-    headers.push(RECEIVED_AT, arrival.received_at.to_string());
+    headers.push(RECEIVED_AT, text_of(arrival.received_at));
     headers.push(VERIFIED, &arrival.verified);
     if let Some(certificate) = &arrival.certificate {
         headers.push(CLIENT_CERTIFICATE, certificate);

@@ -59,11 +59,23 @@ impl TraceContext {
 
 /// Writes bytes as lower-case hexadecimal digits.
 fn put_digits(digits: &mut [u8], bytes: &[u8]) {
-    const DIGITS: [u8; 16] = *b"0123456789abcdef";
-    for (two, byte) in digits.as_chunks_mut().0.iter_mut().zip(bytes) {
-        *two = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+    let mut bytes = bytes.iter();
+    for two in digits.as_chunks_mut().0 {
+        let Some(byte) = bytes.next() else { return };
+        *two = DIGITS[usize::from(*byte)];
     }
 }
+
+/// The digits of each byte.
+static DIGITS: [[u8; 2]; 256] = {
+    const DIGIT: [u8; 16] = *b"0123456789abcdef";
+    let (mut digits, mut byte) = ([[0; 2]; 256], 0);
+    while byte < 256 {
+        digits[byte] = [DIGIT[byte >> 4], DIGIT[byte & 15]];
+        byte += 1;
+    }
+    digits
+};
 
 /// A span of an event's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

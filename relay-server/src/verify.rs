@@ -6,10 +6,15 @@
 mod keyring;
 mod sign;
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use hyper::upgrade::OnUpgrade;
 use relay_schemes::{
     Answering, Challenge, EventMeta, Headers, KeyTag, Keys, Locator, LongBody, Material, Provider, Refusal, Request,
@@ -50,6 +55,7 @@ pub(crate) struct RowRule {
     policy: Policy,
     /// Whether it needs the whole body of any request. Every request asks.
     needs_whole_bodies: bool,
+    names: AskedNames,
 }
 
 /// What an endpoint decides beside the row.
@@ -163,7 +169,8 @@ impl Rule {
     ) -> Result<(Self, Vec<SecretWarning>), SecretError> {
         let (keyring, warnings) = Keyring::new(&provider, material, policy.jwks_url.is_some())?;
         let needs_whole_bodies = provider.needs_whole_body(None);
-        Ok((Self::Row(Box::new(RowRule { provider, keyring, policy, needs_whole_bodies })), warnings))
+        let names = AskedNames::default();
+        Ok((Self::Row(Box::new(RowRule { provider, keyring, policy, needs_whole_bodies, names })), warnings))
     }
 
     fn row(&self) -> Option<&RowRule> {
@@ -208,7 +215,7 @@ impl Rule {
         match received {
             None => row.needs_whole_bodies,
             Some(received) => {
-                let headers = Lines(&received.head.headers);
+                let headers = row.lines(received);
                 row.provider.needs_whole_body(Some(&request(received, &headers, &[])))
             }
         }
@@ -238,7 +245,7 @@ impl Rule {
     /// What a request has to do for a key before the rule can be applied, or applied again after this refusal.
     pub(crate) fn key_need(&self, received: &Received, body: &[u8], refusal: Option<Refusal>) -> Need {
         let Some(row) = self.row() else { return Need::Nothing };
-        let headers = Lines(&received.head.headers);
+        let headers = row.lines(received);
         let request = request(received, &headers, body);
         row.keyring.need(&row.provider, &row.policy, &request, (received.started, received.client), refusal)
     }
@@ -282,7 +289,7 @@ impl Rule {
             verify_token: row.policy.verify_token.as_ref(),
             allow_unsigned: row.policy.allow_unsigned_challenge,
         };
-        let headers = Lines(&received.head.headers);
+        let headers = row.lines(received);
         row.provider.handshake(&request(received, &headers, body), &answering, received.at.as_second())
     }
 
@@ -292,12 +299,12 @@ impl Rule {
         received: Box<Received>,
         payload: Payload,
         late: Option<Duration>,
-    ) -> Result<Webhook, Box<Unproven>> {
+    ) -> Result<Box<Webhook>, Box<Unproven>> {
         let (scheme, event, proof) = match self {
             Self::Open => (Cow::Borrowed("none"), EventMeta::default(), Ok(Proof::default())),
             Self::Closed(_) => (Cow::Borrowed(""), EventMeta::default(), Err(Refusal::SecretMissing)),
             Self::Row(row) => {
-                let headers = Lines(&received.head.headers);
+                let headers = row.lines(&received);
                 let request = request(&received, &headers, payload.bytes());
                 let event = row.provider.event(&request);
                 match row.prove(&request, &payload, received.event_id, received.at.as_second(), late) {
@@ -311,7 +318,7 @@ impl Rule {
         };
         match proof {
             Ok(Proof { mark, signed, signer }) => {
-                Ok(Webhook { received, payload, scheme, mark, signed, signer, event })
+                Ok(Box::new(Webhook { received, payload, scheme, mark, signed, signer, event }))
             }
             Err(refusal) => Err(Box::new(Unproven { received, payload, refusal })),
         }
@@ -347,6 +354,10 @@ impl Rule {
 }
 
 impl RowRule {
+    fn lines<'a>(&'a self, received: &'a Received) -> Lines<'a> {
+        Lines { map: &received.head.headers, names: &self.names }
+    }
+
     fn prove(
         &self,
         request: &Request<'_>,
@@ -421,7 +432,7 @@ impl Webhook {
     }
 
     pub(crate) fn locate(&self, locator: &Locator) -> Option<String> {
-        let headers = Lines(&self.received.head.headers);
+        let headers = Lines { map: &self.received.head.headers, names: &AskedNames::default() };
         locator.find(&request(&self.received, &headers, self.payload.bytes()))
     }
 
@@ -441,6 +452,12 @@ impl Webhook {
 
     pub(crate) fn pass(&mut self, hop: Hop, now: Instant) {
         self.received.way.pass(hop, now);
+        self.received.read_at = now;
+    }
+
+    /// Until now, on its way from one place to the next.
+    pub(crate) fn has_waited(&mut self, now: Instant) {
+        self.received.read_at = now;
     }
 
     pub(crate) fn started(&self) -> Instant {
@@ -464,10 +481,61 @@ impl Webhook {
     }
 }
 
-struct Lines<'a>(&'a HeaderMap);
+struct Lines<'a> {
+    map: &'a HeaderMap,
+    names: &'a AskedNames,
+}
 
 impl Headers for Lines<'_> {
     fn for_each<'h>(&'h self, name: &str, each: &mut dyn FnMut(&'h [u8])) {
-        self.0.get_all(name).iter().for_each(|value| each(value.as_bytes()));
+        let values = self.names.find(name).map_or_else(|| self.map.get_all(name), |name| self.map.get_all(name));
+        values.iter().for_each(|value| each(value.as_bytes()));
+    }
+}
+
+/// The first names that a rule asked for, as a header map knows them: to make one costs more than to look it up.
+#[derive(Default)]
+struct AskedNames([OnceLock<HeaderName>; 8]);
+
+impl AskedNames {
+    /// The name that reads so, if there is still room for it.
+    fn find(&self, name: &str) -> Option<&HeaderName> {
+        for place in &self.0 {
+            let known = match place.get() {
+                Some(known) => known,
+                None => {
+                    let new = HeaderName::from_bytes(name.as_bytes()).ok()?;
+                    place.get_or_init(|| new)
+                }
+            };
+            if known.as_str() == name {
+                return Some(known);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_found_by_their_names_however_many_were_asked_for() {
+        let names: Vec<_> = (0..12).map(|number| format!("x-number-{number}")).collect();
+        let (asked, mut map) = (AskedNames::default(), HeaderMap::new());
+        for name in names.iter().step_by(2) {
+            for end in ["one", "two"] {
+                let value = format!("{name} {end}").parse().expect("a value");
+                map.append(name.parse::<HeaderName>().expect("a name"), value);
+            }
+        }
+        for name in names.iter().chain(&names) {
+            let (lines, mut found) = (Lines { map: &map, names: &asked }, Vec::new());
+            lines.for_each(name, &mut |value| found.push(value));
+            let there: Vec<_> = map.get_all(name.as_str()).iter().map(|value| value.as_bytes()).collect();
+            assert_eq!(found, there, "{name}");
+        }
+        assert!(asked.find(&names[7]).is_some() && asked.find(&names[8]).is_none() && asked.find("no name").is_none());
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing here decides. A [`Received`] is unproven: only `verify` turns it into a webhook.
 
 pub(crate) mod input;
+pub(crate) mod lines;
 pub(crate) mod wakes;
 
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use self::lines::LineNotes;
 use crate::{client_certificate::ClientCertificate, hops::Way};
 
 /// An event's id: `hook_` and a UUIDv7. Later ones sort after earlier ones.
@@ -84,6 +86,9 @@ pub(crate) struct Received {
     pub at: Timestamp,
     /// When it came, for deadlines.
     pub started: Instant,
+    /// The moment that was read last. What follows without a wait happens at this one, too: to read the clock for each
+    /// place that it passes takes longer than most of what is between them.
+    pub read_at: Instant,
     /// The places that it has passed since then.
     pub way: Way,
     pub peer: IpAddr,
@@ -97,8 +102,8 @@ pub(crate) struct Received {
     /// What the config says in the place of a proxy in front that nobody trusts to say it.
     pub front: Option<Front>,
     pub head: Parts,
-    /// How long the names and values of its lines are together.
-    pub text_bytes: usize,
+    /// What was noted of its lines.
+    pub lines: LineNotes,
     /// The host that it names, lower case, without a port.
     pub host: String,
     /// The address under which its sender knows it: scheme, host and target.

@@ -12,7 +12,7 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use thiserror::Error;
 use unicode_normalization::UnicodeNormalization;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::{public::PublicKey, secret::Secret, template::SignedPart};
 
@@ -416,13 +416,20 @@ impl Key {
 
 /// A computed digest: compared in constant time, printed by nobody.
 pub(crate) struct Digest {
-    bytes: Zeroizing<[u8; 64]>,
+    bytes: [u8; 64],
+    /// What is beyond stays zero.
     len: usize,
+}
+
+impl Drop for Digest {
+    fn drop(&mut self) {
+        self.bytes[..self.len].zeroize();
+    }
 }
 
 impl Digest {
     pub(crate) fn new(digest: &[u8]) -> Self {
-        let mut bytes = Zeroizing::new([0; 64]);
+        let mut bytes = [0; 64];
         bytes[..digest.len()].copy_from_slice(digest);
         Self { bytes, len: digest.len() }
     }

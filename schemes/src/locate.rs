@@ -169,7 +169,8 @@ pub(crate) fn is_header_name(name: &str) -> bool {
 fn has_control(text: &str) -> bool {
     // Those beyond ASCII, U+0080 to U+009F, all begin with this byte.
     let may_be = |byte: u8| byte.is_ascii_control() || byte == 0xc2;
-    text.bytes().any(may_be) && text.chars().any(char::is_control)
+    // To the end, whatever is found: so the compiler makes steps of many bytes of it.
+    text.bytes().fold(false, |found, byte| found | may_be(byte)) && text.chars().any(char::is_control)
 }
 
 /// Where an event's id or type stands: alternatives (` | `) of parts joined by colons (` + `).

@@ -15,7 +15,13 @@ const LENGTHS_BYTES: usize = 3;
 /// Which headers of a map concern one hop only: the usual ones and those that `Connection` names. `Host` and
 /// `Content-Length` never do, whatever `Connection` says. `Trailer` does where a length leaves no room for any.
 pub fn is_of_one_hop(headers: &HeaderMap) -> impl Fn(&HeaderName) -> bool + use<> {
-    one_hop(names_of(connection_options(headers)), headers.contains_key(header::CONTENT_LENGTH))
+    one_hop(named_by_connection(headers), headers.contains_key(header::CONTENT_LENGTH))
+}
+
+/// The headers that `Connection` names and that may concern one hop only.
+#[must_use]
+pub fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    names_of(connection_options(headers))
 }
 
 /// As [`is_of_one_hop`], of lines.
@@ -31,7 +37,8 @@ pub fn is_line_of_one_hop(lines: &HeaderBlock) -> impl Fn(&HeaderName) -> bool +
     one_hop(named, has_length)
 }
 
-fn one_hop(named: Vec<HeaderName>, has_length: bool) -> impl Fn(&HeaderName) -> bool {
+/// As [`is_of_one_hop`], where it is known what `Connection` names and whether there is a `Content-Length`.
+pub fn one_hop(named: Vec<HeaderName>, has_length: bool) -> impl Fn(&HeaderName) -> bool {
     move |name| {
         let named = named.contains(name) || (has_length && *name == header::TRAILER);
         named || names::is_of_one_hop(name.as_str().as_bytes())

@@ -135,6 +135,9 @@ pub(crate) struct Reservation {
     counted: Counted,
     /// The target has to learn how a probe ends.
     pub is_probe: bool,
+    /// Whether some only watched the endpoint when it was made.
+    pub may_be_watched: bool,
+    pub was_awaited: bool,
 }
 
 impl Reservation {

@@ -61,7 +61,7 @@ impl Delivery {
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
         policy: &DeliveryPolicy,
-        webhook: Webhook,
+        webhook: Box<Webhook>,
         memory: Memory,
         trusted: Trusted<'_>,
     ) -> Result<TakenIn, Failure> {
@@ -105,7 +105,7 @@ impl Delivery {
         &self,
         endpoint: &Endpoint,
         policy: &DeliveryPolicy,
-        webhook: Webhook,
+        webhook: Box<Webhook>,
         trusted: Trusted<'_>,
     ) -> Result<NewEvent, Failure> {
         let EventMeta { id: sender_id, kind: event_type } = webhook.event().clone();

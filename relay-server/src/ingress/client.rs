@@ -9,7 +9,11 @@ use std::net::{IpAddr, SocketAddr};
 use http::HeaderMap;
 use parking_lot::Mutex;
 
-use crate::{address, message::known};
+use crate::{
+    address,
+    message::known,
+    webhook::lines::{Line, LineNotes},
+};
 
 /// Proxies that the log names; one that is misnamed has few neighbours.
 const MAX_NAMED: usize = 16;
@@ -23,8 +27,8 @@ pub(crate) struct Untrusted(Mutex<Vec<IpAddr>>);
 
 impl Untrusted {
     /// Names such a peer in the log, once: all that comes through it counts as one sender's.
-    pub(super) fn note(&self, peer: IpAddr, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) {
-        if !address::is_local(peer) || !headers.contains_key(&known::FORWARDED_FOR) || trusts(peer) {
+    pub(super) fn note(&self, peer: IpAddr, lines: LineNotes, trusts: impl Fn(IpAddr) -> bool) {
+        if !lines.has(Line::ForwardedFor) || !address::is_local(peer) || trusts(peer) {
             return;
         }
         let mut named = self.0.lock();

@@ -62,15 +62,19 @@ where
     while let Some(data) = pieces.next().await? {
         match &overflow {
             Some(overflow) if whole.len() + data.len() > LONG_BYTES => {
-                let mut writer = overflow.begin().await?;
-                overflow.write(&mut writer, &whole, data.len() as u64 + pieces.left).await?;
-                drop(whole);
-                memory.shrink_to(before + IN_MEMORY_BYTES);
-                overflow.write(&mut writer, &data, pieces.left).await?;
-                while let Some(data) = pieces.next().await? {
+                // In a box: few bodies are so long, and it would be most of what a request's future takes.
+                let long = async move {
+                    let mut writer = overflow.begin().await?;
+                    overflow.write(&mut writer, &whole, data.len() as u64 + pieces.left).await?;
+                    drop(whole);
+                    memory.shrink_to(before + IN_MEMORY_BYTES);
                     overflow.write(&mut writer, &data, pieces.left).await?;
-                }
-                return Ok(Collected::Long(writer.finish().await?));
+                    while let Some(data) = pieces.next().await? {
+                        overflow.write(&mut writer, &data, pieces.left).await?;
+                    }
+                    Ok(Collected::Long(writer.finish().await?))
+                };
+                return Box::pin(long).await;
             }
             _ => {
                 make_room(&mut whole, data.len(), longest, memory).map_err(|NoRoom| RelayFault::Overloaded)?;

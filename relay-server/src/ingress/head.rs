@@ -1,8 +1,9 @@
 //! What hyper does not say of a request's head: when its first byte came, and which bytes stood there.
 //!
 //! A [`Watch`] sees the bytes of one HTTP/1.1 connection as hyper reads them and keeps those of the next head. It
-//! changes nothing: hyper's framing counts, and the same parser parses the head here. What the watch finds makes the
-//! relay stricter (400 where hyper would guess, the connection's end where it guesses within a body), never laxer.
+//! changes nothing: hyper's framing counts, and here lines are told apart where hyper's parser does. What the watch finds
+//! makes the relay stricter (400 where hyper would guess, the connection's end where it guesses within a body), never
+//! laxer.
 //!
 //! While a head is not whole, this module and hyper both hold it, before anything is known of its sender. What is
 //! larger than heads of webhooks are takes of the memory that all requests share; where none is left, the connection
@@ -13,13 +14,13 @@
 
 use std::{
     io,
-    mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use http::{Request, StatusCode};
+use memchr::memchr;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::{
@@ -30,7 +31,6 @@ use tokio::{
 use super::{
     chunks::{BodyAhead, Chunks, DoubtfulChunk},
     frames::{FrameWatch, TooManyFrames},
-    listener::MAX_HEADERS,
     slots::ConnectionSlot,
     socket::Stepped,
 };
@@ -232,37 +232,56 @@ impl State {
     }
 }
 
-/// Looks at a head, if these bytes begin with a whole one.
+/// Looks at a head, if these bytes begin with a whole one. It tells lines apart and no more: whether they are right is for
+/// hyper to say, and of a head that hyper refuses nothing counts that was found.
 fn look(bytes: &[u8]) -> Option<Looked> {
-    let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
-    let mut parsed = httparse::Request::new(&mut []);
-    let read = parsed.parse_with_uninit_headers(bytes, &mut lines);
-    let (Ok(httparse::Status::Complete(end)), Some(target)) = (read, parsed.path) else { return None };
+    let (mut rest, mut target, mut is_bare) = (bytes, None, false);
     let (mut chunked, mut length, mut again) = (false, None, false);
-    for line in &*parsed.headers {
-        match line.name.len() {
-            14 if line.name.eq_ignore_ascii_case("content-length") => again |= length.replace(line.value).is_some(),
-            17 if line.name.eq_ignore_ascii_case("transfer-encoding") => chunked = true,
-            _ => {}
+    loop {
+        let (line, behind) = rest.split_at(memchr(b'\n', rest)?);
+        rest = &behind[1..];
+        // A line that ends without a carriage return, which RFC 9112, section 2.2, leaves to each reader.
+        is_bare |= line.last() != Some(&b'\r');
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        match target {
+            // Empty lines may come before a head.
+            None if line.is_empty() => {}
+            None => target = Some(target_of(line)?),
+            Some(_) if line.is_empty() => break,
+            Some(_) => match line[0].to_ascii_lowercase() {
+                b'c' => {
+                    again |= value_of(line, b"content-length").is_some_and(|value| length.replace(value).is_some());
+                }
+                b't' => chunked |= value_of(line, b"transfer-encoding").is_some(),
+                _ => {}
+            },
         }
     }
+    let target = target?;
     let counted = length.and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
     // hyper drops fragments, and makes one of lengths that agree.
-    let settled_in_silence = (chunked && length.is_some()) || again || target.contains('#');
+    let settled_in_silence = (chunked && length.is_some()) || again || target.contains(&b'#');
     Some(Looked {
-        doubtful: settled_in_silence || has_bare_line_feed(&bytes[..end]),
-        target_len: target.starts_with('/').then_some(target.len()),
+        doubtful: settled_in_silence || is_bare,
+        target_len: target.starts_with(b"/").then_some(target.len()),
         body: if chunked { BodyAhead::Chunked(Chunks::default()) } else { BodyAhead::Counted(counted.unwrap_or(0)) },
-        end,
+        end: bytes.len() - rest.len(),
     })
 }
 
-/// A line that ends without a carriage return, which RFC 9112, section 2.2, leaves to each reader.
-fn has_bare_line_feed(head: &[u8]) -> bool {
-    let Some((first, rest)) = head.split_first() else { return false };
-    // To the end, whatever is found: so the compiler makes steps of many bytes of it.
-    let pairs = head.iter().zip(rest);
-    pairs.fold(*first == b'\n', |found, (before, byte)| found | ((*byte == b'\n') & (*before != b'\r')))
+/// The target in the first line of a head, if that is one of HTTP/1.
+fn target_of(line: &[u8]) -> Option<&[u8]> {
+    let (_, rest) = line.split_at(memchr(b' ', line)?);
+    let rest = &rest[1..];
+    let (target, version) = rest.split_at(memchr(b' ', rest)?);
+    version.starts_with(b" HTTP/1.").then_some(target)
+}
+
+/// The value of a header line, if it has this name.
+fn value_of<'a, const LEN: usize>(line: &'a [u8], name: &[u8; LEN]) -> Option<&'a [u8]> {
+    let (own, value) = line.split_first_chunk::<LEN>()?;
+    let value = value.strip_prefix(b":")?;
+    own.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
 }
 
 /// A connection whose bytes are watched on their way to hyper, and whose end is held back while a request needs it.
@@ -398,10 +417,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
+/// Whether a line of a head ends without a carriage return.
+#[cfg(any(test, feature = "fuzz"))]
+fn has_bare_line_feed(head: &[u8]) -> bool {
+    let before = |at: usize| at.checked_sub(1).map(|at| head[at]);
+    (0..head.len()).any(|at| head[at] == b'\n' && before(at) != Some(b'\r'))
+}
+
 /// What is found of the requests on one connection does not depend on the pieces in which they come, and is doubtful where
 /// the bytes themselves are.
 #[cfg(feature = "fuzz")]
 pub(crate) fn fuzz(bytes: &[u8], piece: usize) {
+    use super::listener::MAX_HEADERS;
     use crate::memory::MemoryBudget;
 
     let memory = || Arc::new(MemoryBudget::new(usize::MAX)).of_heads(None);
@@ -495,6 +522,71 @@ mod tests {
             watch.saw(raw.as_bytes()).expect("room");
             assert!(watch.take(&request(held, None)).doubtful, "{raw:?}");
         }
+    }
+
+    /// What the parser of hyper makes of a head: its target, the values of these lines, and where it ends.
+    fn parsed(bytes: &[u8]) -> Option<(String, Vec<Vec<u8>>, usize, usize)> {
+        let mut lines = [httparse::EMPTY_HEADER; 100];
+        let mut parsed = httparse::Request::new(&mut lines);
+        let Ok(httparse::Status::Complete(end)) = parsed.parse(bytes) else { return None };
+        let named = |name: &'static str| parsed.headers.iter().filter(move |line| line.name.eq_ignore_ascii_case(name));
+        let lengths = named("content-length").map(|line| line.value.to_vec()).collect();
+        Some((parsed.path?.to_owned(), lengths, named("transfer-encoding").count(), end))
+    }
+
+    #[test]
+    fn what_is_found_in_a_head_is_what_hypers_parser_finds() {
+        let head =
+            b"POST /x HTTP/1.1\r\nHost: a\r\ncontent-Length:\t 4 \r\nTransfer-Encoding:chunked\r\nA:\r\n\r\nbody";
+        let pieces: [&[u8]; 16] = [
+            b"\r\n",
+            b"\n",
+            b"\r",
+            b" ",
+            b"\t",
+            b":",
+            b"#",
+            b"/",
+            b"?",
+            b"a",
+            b"5",
+            b"\0",
+            b"\x80",
+            b"HTTP/1.0",
+            b"content-length: 7\r\n",
+            b"\r\nTRANSFER-ENCODING: b",
+        ];
+        let (mut whole, mut partial) = (0, 0);
+        let mut compare = |bytes: &[u8]| {
+            let Some((target, lengths, codings, end)) = parsed(bytes) else {
+                partial += 1;
+                return;
+            };
+            let looked = look(bytes).unwrap_or_else(|| panic!("a head: {}", bytes.escape_ascii()));
+            let counted = lengths.last().and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
+            let body = match codings {
+                0 => BodyAhead::Counted(counted.unwrap_or(0)),
+                _ => BodyAhead::Chunked(Chunks::default()),
+            };
+            let both = codings > 0 && !lengths.is_empty();
+            let bare = has_bare_line_feed(&bytes[..end]);
+            assert_eq!(looked.doubtful, both || bare || lengths.len() > 1 || target.contains('#'));
+            assert_eq!(looked.target_len, target.starts_with('/').then_some(target.len()));
+            assert_eq!((looked.body, looked.end), (body, end), "{}", bytes.escape_ascii());
+            whole += 1;
+        };
+        for at in 0..=head.len() {
+            compare(&head[..at]);
+            for piece in pieces {
+                for taken in 0..=3 {
+                    let end = (at + taken).min(head.len());
+                    let bytes = [&head[..at], piece, &head[end..]].concat();
+                    compare(&bytes);
+                    pieces.iter().for_each(|more| compare(&[more, &bytes[..]].concat()));
+                }
+            }
+        }
+        assert!(whole > 5000 && partial > 5000, "{whole} heads, {partial} others");
     }
 
     #[test]

@@ -40,6 +40,7 @@ use crate::{
     memory::MemoryBudget,
     routes::{Peer, SharedRoutes},
     throttle::Throttle,
+    timer::SharedTimer,
     tls::{HelloAnswer, HelloPlace, TlsServer},
     webhook::{input::Input, wakes::ConnectionWaker},
 };
@@ -249,7 +250,7 @@ impl Ingress {
         let counted = !address::is_local(peer.address) && !self.routes.load().trusts(peer.address);
         let heads = self.memory.of_heads(counted.then(|| address::site(peer.address)));
         let watch = Arc::new(Watch::new(2 * self.max_head, heads));
-        let place = ConnectionSlot::new(place);
+        let (place, timer) = (ConnectionSlot::new(place), SharedTimer::default());
         let connection = Connection {
             peer,
             address: peer.address.to_string().into(),
@@ -258,6 +259,7 @@ impl Ingress {
             watch: Arc::clone(&watch),
             input: Arc::clone(&input),
             own,
+            timer: timer.clone(),
             shown,
         };
         let service = stack::service(Arc::clone(&self.requests), Arc::new(connection));
@@ -267,7 +269,7 @@ impl Ingress {
                 socket.counts_frames();
                 Box::pin(self.serve_http2(TokioIo::new(socket), service, &input)).await
             }
-            None => self.serve_http1(TokioIo::new(socket), service).await,
+            None => self.serve_http1(TokioIo::new(socket), service, timer).await,
         };
         if let Err(error) = outcome {
             tracing::debug!(%error, "a connection broke");
@@ -381,12 +383,17 @@ impl Ingress {
         }
     }
 
-    async fn serve_http1<S>(&self, socket: TokioIo<Watched<Socket>>, service: S) -> hyper::Result<()>
+    async fn serve_http1<S>(
+        &self,
+        socket: TokioIo<Watched<Socket>>,
+        service: S,
+        timer: SharedTimer,
+    ) -> hyper::Result<()>
     where
         S: HttpService<Incoming, ResBody = AnswerBody, Error = Infallible, Future: Send + 'static>,
     {
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(self.timeouts.header);
+        builder.timer(timer).header_read_timeout(self.timeouts.header);
         builder.max_buf_size(self.max_head).max_header_size(self.max_head);
         let mut connection = pin!(builder.serve_connection(socket, service).with_upgrades());
         let leaving = async {

@@ -27,7 +27,7 @@ use crate::{
     spool::{LONG_BYTES, Spool, proving},
     store::Store,
     verify::{Payload, Unproven, Webhook},
-    webhook::{EventId, Received, input::RequestBody},
+    webhook::{EventId, Received, input::RequestBody, lines::Line},
 };
 
 /// Longest method, in bytes; the longest registered one has 17 (RFC 9110, section 16.1).
@@ -70,7 +70,7 @@ impl Prover {
             return turned_away(received, &payload, failure);
         }
         let kept = endpoint.keeps(&received.head.method).is_some();
-        let bytes = head_bytes(&received.head, received.text_bytes) + if kept { 0 } else { LIVE_BYTES };
+        let bytes = head_bytes(&received.head, received.lines.text_bytes) + if kept { 0 } else { LIVE_BYTES };
         let Ok(mut memory) = self.memory.take(&endpoint.name, self.most_in_memory(endpoint), holder, bytes) else {
             return turned_away(received, &payload, RelayFault::Overloaded.into());
         };
@@ -107,14 +107,13 @@ impl Prover {
                 endpoint.verify.verify(received, payload, late)
             }
         };
-        let webhook = match proven {
+        let mut webhook = match proven {
             Ok(webhook) => webhook,
             Err(unproven) => {
                 let key_by = key_by(unproven.received.started);
                 Box::pin(self.verify_again(endpoint, *unproven, key_by)).await?
             }
         };
-        let mut webhook = Box::new(webhook);
         webhook.pass(Hop::Verified, Instant::now());
         Ok(Proven::Webhook(webhook, memory))
     }
@@ -209,7 +208,7 @@ impl Prover {
         endpoint: &Arc<Endpoint>,
         Unproven { received, payload, refusal }: Unproven,
         key_by: Instant,
-    ) -> Result<Webhook, Box<TurnedAway>> {
+    ) -> Result<Box<Webhook>, Box<TurnedAway>> {
         let fetched = self.providers.fetch_key(endpoint, &received, payload.bytes(), Some(refusal), key_by).await;
         let failure = match fetched {
             Ok(true) => {
@@ -247,7 +246,7 @@ async fn apply(
     endpoint: &Arc<Endpoint>,
     received: Box<Received>,
     payload: Payload,
-) -> Result<Result<Webhook, Box<Unproven>>, Box<TurnedAway>> {
+) -> Result<Result<Box<Webhook>, Box<Unproven>>, Box<TurnedAway>> {
     let late = lateness(endpoint, &received);
     let Payload::Long(body, _) = &payload else { return Ok(endpoint.verify.verify(received, payload, late)) };
     let (body, seen, spare) = (body.clone(), payload.seen(), received.clone());
@@ -271,11 +270,11 @@ fn uri_len(uri: &Uri) -> usize {
 /// What hyper lets pass and a relay must not: other codings below chunked, methods for proxies, `Connection` that
 /// names what is for everybody, lengths that differ, and lines that look like framing to some.
 fn check_message(endpoint: &Endpoint, received: &Received, max_head: usize) -> Result<(), SenderFault> {
-    let head = &received.head;
+    let (head, there) = (&received.head, received.lines);
     if head.method.as_str().len() > MAX_METHOD_BYTES {
         return Err(SenderFault::Method);
     }
-    let lines = received.text_bytes + ": \r\n".len() * head.headers.len();
+    let lines = there.text_bytes + ": \r\n".len() * head.headers.len();
     // hyper counts them over HTTP/1.1 alone, and the tunnel carries only so many.
     if head.headers.len() > MAX_HEADERS {
         return Err(SenderFault::HeadTooLarge);
@@ -286,16 +285,18 @@ fn check_message(endpoint: &Endpoint, received: &Received, max_head: usize) -> R
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(SenderFault::Method);
     }
-    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
-    let lawful = match (codings.next(), codings.next()) {
-        (None, _) => true,
-        (Some(only), None) => head.version == Version::HTTP_11 && only.as_bytes().eq_ignore_ascii_case(b"chunked"),
-        _ => false,
+    let is_chunked = || {
+        let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+        let only = codings.next().filter(|_| codings.next().is_none());
+        head.version == Version::HTTP_11 && only.is_some_and(|only| only.as_bytes().eq_ignore_ascii_case(b"chunked"))
     };
     // Nobody may have that taken out on the way (RFC 9110, section 7.6.1).
-    let lawful = lawful && !connection_options(&head.headers).any(|name| is_for_everybody(name, endpoint));
-    let lawful = lawful && !head.headers.keys().any(|name| feigns_framing(name.as_str()));
-    let lawful = lawful && one_length(&head.headers).is_ok();
+    let takes_out = || connection_options(&head.headers).any(|name| is_for_everybody(name, endpoint));
+    let feigns = || head.headers.keys().any(|name| feigns_framing(name.as_str()));
+    let lawful = (!there.has(Line::TransferEncoding) || is_chunked())
+        && !(there.has(Line::Connection) && takes_out())
+        && !(there.has(Line::LikeFraming) && feigns())
+        && (!there.has(Line::ContentLength) || one_length(&head.headers).is_ok());
     if lawful { Ok(()) } else { Err(SenderFault::BadRequest) }
 }
 

@@ -41,11 +41,13 @@ use crate::{
     routes::{Matched, Peer, Routed, Routes, SharedRoutes, host_of},
     spans::{SeenAttempt, Tracer},
     throttle::Throttle,
+    timer::SharedTimer,
     tls::TlsServer,
     verify::{Payload, Webhook},
     webhook::{
         EventId, Received,
         input::{Input, OpenRequest, RequestBody},
+        lines::{Line, LineNotes},
     },
 };
 
@@ -64,6 +66,8 @@ pub(super) struct Connection {
     pub(super) watch: Arc<Watch>,
     pub(super) input: Arc<Input>,
     pub(super) own: Arc<OwnServices>,
+    /// Of its task.
+    pub(super) timer: SharedTimer,
     pub(super) shown: ShownIdentity,
 }
 
@@ -98,7 +102,7 @@ enum Outcome {
     /// With a handler's answer; repeats of this webhook wait for its end.
     Answer(Box<HandlerAnswer>, Option<FirstRequest>),
     /// It is kept, and this is what its sender gets.
-    Kept(TakenIn, Ack),
+    Kept(Box<TakenIn>, Ack),
     /// It was a repeat of an event that had been answered with this status.
     Repeated(StatusCode, EventId),
     /// It was a provider's challenge, and this is the relay's own answer.
@@ -112,6 +116,13 @@ enum Begun {
     Refused,
     /// It repeats an event that had been answered with this status.
     Repeats(StatusCode, EventId),
+}
+
+/// What is known of a request beside its head.
+#[derive(Clone, Copy)]
+pub(super) struct KnownHead {
+    pub(super) seen: SeenHead,
+    pub(super) lines: LineNotes,
 }
 
 /// What a request is for, as its head says.
@@ -131,6 +142,7 @@ pub(super) struct Addressed {
     owner: Option<Arc<TokenMeter>>,
     pub(super) received: Box<Received>,
     payload: Payload,
+    timer: SharedTimer,
 }
 
 impl Requests {
@@ -138,7 +150,7 @@ impl Requests {
     pub(super) fn read(
         &self,
         connection: &Connection,
-        seen: SeenHead,
+        KnownHead { seen, lines }: KnownHead,
         opened: &mut OpenRequest,
         request: Request<RequestBody>,
     ) -> Asked {
@@ -150,7 +162,7 @@ impl Requests {
             return Asked::Answered(respond::failure(SenderFault::Misdirected.into(), event_id));
         }
         let routes = self.routes.load_full();
-        self.untrusted.note(peer.address, request.headers(), |address| routes.trusts(address));
+        self.untrusted.note(peer.address, lines, |address| routes.trusts(address));
         match routes.route(&request) {
             Ok(Routed::Relay { path }) if path == CONNECT_PATH => {
                 Asked::Answered(self.attach(&routes, connection, request, event_id))
@@ -168,7 +180,7 @@ impl Requests {
                 meter.received();
                 let (mut head, body) = request.into_parts();
                 // A live sender that leaves is not worked for; one that said that it would say no more has not left.
-                if endpoint.keeps(&head.method).is_none() && !says_no_more(&head) {
+                if endpoint.keeps(&head.method).is_none() && !says_no_more(&head, lines) {
                     opened.end_with_input();
                 }
                 let upgrade =
@@ -178,14 +190,17 @@ impl Requests {
                 let ((at, now), url) = (self.delivery.clock.read(), routes.seen_url(&endpoint, peer, &head, &host));
                 let front = routes.front(&endpoint, peer, &host);
                 let (started, secure, peer) = (seen.started, peer.secure, peer.address);
-                let text_bytes = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
                 let mut way = Way::from(started);
                 way.pass(Hop::Received, now);
+                // Over HTTP/2, each request is a task.
+                let own_task = head.version == Version::HTTP_2;
+                let timer = if own_task { SharedTimer::default() } else { connection.timer.clone() };
                 let address = connection.address.clone();
                 let received = Received {
                     event_id,
                     at,
                     started,
+                    read_at: now,
                     way,
                     peer,
                     address,
@@ -194,12 +209,13 @@ impl Requests {
                     certificate: connection.shown.certificate.clone(),
                     front,
                     head,
-                    text_bytes,
+                    lines,
                     host,
                     url,
                     rest,
                 };
-                Asked::Webhook(Addressed { routes, endpoint, meter, owner, received: Box::new(received), payload })
+                let received = Box::new(received);
+                Asked::Webhook(Addressed { routes, endpoint, meter, owner, received, payload, timer })
             }
             Err(fault) => {
                 routes.unrouted.inc();
@@ -228,14 +244,18 @@ impl Requests {
         match asked {
             Asked::Answered(response) => response,
             Asked::Own(service, request) => Box::pin(own::answer(service, *request)).await,
-            Asked::Webhook(Addressed { routes, endpoint, meter, owner, received, payload }) => {
+            Asked::Webhook(Addressed { routes, endpoint, meter, owner, received, payload, timer }) => {
                 let (event_id, started) = (received.event_id, received.started);
                 let observed = self.observe(&endpoint, &received);
                 let scope = LogScope::request(event_id, endpoint.name.clone());
                 let answered = async {
-                    let outcome = self.webhook(&routes, &endpoint, owner.as_deref(), received, payload).await;
+                    let outcome = self.webhook(&routes, &endpoint, owner.as_deref(), received, payload, &timer).await;
                     let class = counted(&outcome);
-                    meter.answered(class, started.elapsed(), endpoint.deadline);
+                    let answered_at = match &outcome {
+                        Ok(Outcome::Answer(answer, _)) => answer.came_at,
+                        _ => Instant::now(),
+                    };
+                    meter.answered(class, answered_at.duration_since(started), endpoint.deadline);
                     let mut response = answer_to(outcome, &endpoint, event_id);
                     self.note(observed.as_ref(), &endpoint, class, &mut response);
                     tracing::trace!("a request is answered");
@@ -261,6 +281,7 @@ impl Requests {
         owner: Option<&TokenMeter>,
         received: Box<Received>,
         payload: Payload,
+        timer: &SharedTimer,
     ) -> Result<Outcome, Failure> {
         // Whom its memory is counted for, beside its endpoint.
         let holder = Some(received.client).filter(|it| !is_local(*it) && !routes.trusts(*it)).map(site);
@@ -289,7 +310,7 @@ impl Requests {
             }
             return kept;
         }
-        let mut outcome = self.once(routes, endpoint, webhook).await;
+        let mut outcome = self.once(routes, endpoint, webhook, timer).await;
         if let Ok(Outcome::Answer(answer, _)) = &mut outcome {
             if answer.upload.is_none() {
                 memory.shrink_to(LIVE_BYTES); // Its head and its body are on their way.
@@ -304,17 +325,21 @@ impl Requests {
         &self,
         routes: &Arc<Routes>,
         endpoint: &Arc<Endpoint>,
-        webhook: Box<Webhook>,
+        mut webhook: Box<Webhook>,
+        timer: &SharedTimer,
     ) -> Result<Outcome, Failure> {
         let first = match webhook.mark().filter(|_| endpoint.replay != Replay::Off) {
             None => None,
             Some(mark) => match Box::pin(self.begin(endpoint, &webhook, mark)).await? {
-                Begun::First(running) => Some(running),
+                Begun::First(running) => {
+                    webhook.has_waited(Instant::now());
+                    Some(running)
+                }
                 Begun::Refused => return Err(self.turn_back(routes, endpoint, webhook, SenderFault::Replayed)),
                 Begun::Repeats(status, first) => return Ok(Outcome::Repeated(status, first)),
             },
         };
-        Ok(Outcome::Answer(self.deliver(routes, endpoint, webhook).await?, first))
+        Ok(Outcome::Answer(self.deliver(routes, endpoint, webhook, timer).await?, first))
     }
 
     /// Whether a webhook is the first of its kind, or the first one after failures.
@@ -350,8 +375,8 @@ impl Requests {
     ) -> Result<Outcome, Failure> {
         let trusted = |address| routes.trusts(address);
         let contested = webhook.contested();
-        match (self.delivery.take(endpoint, policy, *webhook, memory, &trusted).await, contested) {
-            (Ok(taken), _) => Ok(Outcome::Kept(taken, policy.ack.clone())),
+        match (self.delivery.take(endpoint, policy, webhook, memory, &trusted).await, contested) {
+            (Ok(taken), _) => Ok(Outcome::Kept(Box::new(taken), policy.ack.clone())),
             (Err(failure), Some((received, body))) => {
                 Err(self.turn_away(routes, endpoint, TurnedAway { received, body: Some(body), failure }))
             }
@@ -364,10 +389,12 @@ impl Requests {
         routes: &Routes,
         endpoint: &Arc<Endpoint>,
         webhook: Box<Webhook>,
+        timer: &SharedTimer,
     ) -> Result<Box<HandlerAnswer>, Failure> {
         let mut notes = LiveNotes {
             draft: Journal::draft(endpoint, &webhook),
             traced: self.tracer.as_ref().map(|_| TracedLive::of(&webhook)),
+            read_at: webhook.received().read_at,
         };
         let event_id = webhook.event_id();
         let trusted = |address| routes.trusts(address);
@@ -379,9 +406,10 @@ impl Requests {
             body_idle: self.timeouts.body_idle,
             upgrade_idle: self.timeouts.upgrade_idle,
             connections: &self.open.tasks,
+            timer,
             sampling: self.tracer.as_ref().map(|tracer| tracer.sampling),
         };
-        let mut outcome = deliver_live(webhook, endpoint, context, &mut notes).await;
+        let mut outcome = deliver_live(webhook, endpoint, &context, &mut notes).await;
         if let (Some(tracer), Some(traced)) = (&self.tracer, &notes.traced) {
             let (status, code) = match &outcome {
                 Ok(answer) => (Some(answer.head.status.as_u16()), "answered"),
@@ -411,7 +439,7 @@ impl Requests {
                     (Whose::Relay, LiveAnswer::Failed { code, status })
                 }
             };
-            let now = Instant::now();
+            let now = notes.read_at;
             draft.way.answered(whose, Some(answer.status()), now);
             let there = outcome.as_ref().ok().and_then(|answer| answer.whole_body());
             let tap = self.journal.live(draft, endpoint, answer, there.as_ref(), now);
@@ -520,7 +548,7 @@ fn is_of_api(path: &str) -> bool {
 fn answer_to(outcome: Result<Outcome, Failure>, endpoint: &Endpoint, event_id: EventId) -> Response<ResponseBody> {
     match outcome {
         Ok(Outcome::Answer(answer, first)) => respond::answer(answer, first, event_id, endpoint.idle_timeout),
-        Ok(Outcome::Kept(taken, ack)) => respond::kept(taken, &ack),
+        Ok(Outcome::Kept(taken, ack)) => respond::kept(*taken, &ack),
         Ok(Outcome::Repeated(status, first)) => respond::repeated(status, first),
         Ok(Outcome::Challenge(reply, event_id)) => respond::challenge(reply, event_id),
         Err(failure) => {
@@ -534,11 +562,11 @@ fn answer_to(outcome: Result<Outcome, Failure>, endpoint: &Endpoint, event_id: E
 fn counted(outcome: &Result<Outcome, Failure>) -> AnswerClass {
     match outcome {
         Ok(Outcome::Answer(answer, _)) => AnswerClass::Answered(answer.head.status.as_u16() / 100),
-        Ok(Outcome::Kept(TakenIn { reply: SenderReply::Answer(answer), .. }, _)) => {
-            AnswerClass::Answered(answer.status.as_u16() / 100)
-        }
-        Ok(Outcome::Kept(TakenIn { reply: SenderReply::Ack, .. }, _)) => AnswerClass::Acknowledged,
-        Ok(Outcome::Kept(TakenIn { reply: SenderReply::Failure(_), .. }, _)) => AnswerClass::Failed,
+        Ok(Outcome::Kept(taken, _)) => match &taken.reply {
+            SenderReply::Answer(answer) => AnswerClass::Answered(answer.status.as_u16() / 100),
+            SenderReply::Ack => AnswerClass::Acknowledged,
+            SenderReply::Failure(_) => AnswerClass::Failed,
+        },
         Ok(Outcome::Repeated(..)) => AnswerClass::Repeated,
         Ok(Outcome::Challenge(..)) => AnswerClass::Challenge,
         Err(failure) => respond::of_failure(*failure).class,
@@ -546,9 +574,11 @@ fn counted(outcome: &Result<Outcome, Failure>) -> AnswerClass {
 }
 
 /// Whether nothing will follow this request on its connection, so that the end of its input says nothing new.
-fn says_no_more(head: &Parts) -> bool {
+fn says_no_more(head: &Parts, lines: LineNotes) -> bool {
     head.version == Version::HTTP_10
-        || (head.version == Version::HTTP_11 && lists(&head.headers, &header::CONNECTION, "close"))
+        || (lines.has(Line::Connection)
+            && head.version == Version::HTTP_11
+            && lists(&head.headers, &header::CONNECTION, "close"))
 }
 
 /// Whether a request asks for another protocol on its connection (RFC 9110, section 7.8), over HTTP/1.1 and without a

@@ -93,7 +93,7 @@ pub(crate) fn answer(
     event_id: EventId,
     idle: Duration,
 ) -> Response<ResponseBody> {
-    let HandlerAnswer { head, handler_us: _, sha256_in: _, headers: _, body, upload, memory, admitted, tap } = *answer;
+    let HandlerAnswer { head, body, upload, memory, admitted, tap, .. } = *answer;
     let first = first.map(|running| (running, head.status));
     let body = body.map_or_else(empty, |inner| {
         let missing = inner.size_hint().exact().or_else(|| content_length(&head.headers));

@@ -24,7 +24,7 @@ use super::{
     access::AccessEntry,
     head::Turn,
     observed::access_route,
-    request::{Connection, Requests},
+    request::{Connection, KnownHead, Requests},
     respond::{self, BodyError, ResponseBody},
     streams::asked,
 };
@@ -32,7 +32,11 @@ use crate::{
     failure::RelayFault,
     message,
     throttle::Throttle,
-    webhook::{EventId, input::OpenRequest},
+    webhook::{
+        EventId,
+        input::OpenRequest,
+        lines::{Line, LineNotes},
+    },
 };
 
 static PANICKED: Throttle = Throttle::new();
@@ -48,9 +52,12 @@ pub(super) fn service(
         let seen = connection.watch.take(&request);
         // Here, and not when the future is polled first: the end of input may come in between.
         let mut open = connection.input.open();
-        conceal(request.headers_mut());
         if connection.is_unnamed {
             message::drop_tales(request.headers_mut());
+        }
+        let lines = LineNotes::of(request.headers());
+        if lines.has(Line::Authorization) || lines.has(Line::Cookie) {
+            conceal(request.headers_mut());
         }
         let log = requests.access.as_ref();
         let mut access = log.map(|log| AccessEntry::begin(log, &connection, &request, seen.started));
@@ -58,7 +65,7 @@ pub(super) fn service(
             let request = request.map(|body| open.body(body));
             let answer = async {
                 let path = access.as_ref().map(|_| request.uri().path().to_owned());
-                let read = requests.read(&connection, seen, &mut open, request);
+                let read = requests.read(&connection, KnownHead { seen, lines }, &mut open, request);
                 if let (Some(access), Some(path)) = (&mut access, path) {
                     access.routed(access_route(&read, &path));
                 }
@@ -82,9 +89,7 @@ pub(super) fn service(
 /// What authenticates somebody is never printed, whatever prints a request.
 fn conceal(headers: &mut HeaderMap) {
     for name in [header::AUTHORIZATION, header::COOKIE] {
-        if headers.contains_key(&name) // A look costs less than an entry, and few requests have one.
-            && let Entry::Occupied(mut lines) = headers.entry(name)
-        {
+        if let Entry::Occupied(mut lines) = headers.entry(name) {
             lines.iter_mut().for_each(|line| line.set_sensitive(true));
         }
     }

@@ -14,7 +14,7 @@ use super::{
     super::{
         attach_policy::hide_lines,
         event_filter::EventFilter,
-        membership::{Epoch, Role},
+        membership::{Epoch, Membership, Role},
         mirror::MirrorWriter,
         token::Right,
     },
@@ -92,7 +92,9 @@ impl Registry {
         let mut state = self.lock();
         state.turn = state.turn.wrapping_add(1);
         let turn = state.turn;
-        let mut candidates = state.at(endpoint, Role::Active, kind);
+        let members = state.memberships.get(endpoint);
+        let may_be_watched = members.is_some_and(|members| members.epochs(Role::Copy).next().is_some());
+        let mut candidates = state.among(members, endpoint, Role::Active, |filter| filter.takes(kind));
         if candidates.is_empty() && state.promote_copy(endpoint) {
             candidates = state.at(endpoint, Role::Active, kind);
         }
@@ -122,7 +124,9 @@ impl Registry {
             };
             match handle.reserve() {
                 Ok(slot) => match load.take(respected) {
-                    Ok(is_probe) => return Ok(Reservation { slot, agent, counted, is_probe }),
+                    Ok(is_probe) => {
+                        return Ok(Reservation { slot, agent, counted, is_probe, may_be_watched, was_awaited: false });
+                    }
                     Err(wait) => held_back = Some(shorter(held_back, wait)),
                 },
                 Err(OpenError::Busy) => failure = ChooseError::Busy,
@@ -156,7 +160,11 @@ impl Registry {
                 continue;
             };
             match handle.reserve() {
-                Ok(slot) => return Ok(Reservation { slot, agent: Arc::clone(agent), counted, is_probe: false }),
+                Ok(slot) => {
+                    let agent = Arc::clone(agent);
+                    let (is_probe, may_be_watched, was_awaited) = (false, true, false);
+                    return Ok(Reservation { slot, agent, counted, is_probe, may_be_watched, was_awaited });
+                }
                 Err(OpenError::Busy) => failure = ChooseError::Busy,
                 Err(_) => {}
             }
@@ -286,8 +294,12 @@ fn shorter(one: Option<Duration>, other: Duration) -> Duration {
 
 impl State {
     fn sessions_at(&self, endpoint: &str, role: Role) -> impl Iterator<Item = &Arc<Session>> {
-        let members = self.memberships.get(endpoint).into_iter();
-        members.flat_map(move |members| members.epochs(role)).filter_map(|epoch| self.sessions.get(&epoch))
+        self.sessions_among(self.memberships.get(endpoint), role)
+    }
+
+    fn sessions_among(&self, members: Option<&Membership>, role: Role) -> impl Iterator<Item = &Arc<Session>> {
+        let epochs = members.into_iter().flat_map(move |members| members.epochs(role));
+        epochs.filter_map(|epoch| self.sessions.get(&epoch))
     }
 
     /// Whether agents serve here, and none of them takes events of this type.
@@ -308,7 +320,18 @@ impl State {
     }
 
     fn candidates(&self, endpoint: &str, role: Role, takes: impl Fn(&EventFilter) -> bool) -> Vec<Candidate> {
-        let ready = self.sessions_at(endpoint, role).filter(|session| !session.doubted.load(Ordering::Relaxed));
+        self.among(self.memberships.get(endpoint), endpoint, role, takes)
+    }
+
+    /// Of an endpoint's members.
+    fn among(
+        &self,
+        members: Option<&Membership>,
+        endpoint: &str,
+        role: Role,
+        takes: impl Fn(&EventFilter) -> bool,
+    ) -> Vec<Candidate> {
+        let ready = self.sessions_among(members, role).filter(|session| !session.doubted.load(Ordering::Relaxed));
         let candidate = |agent: &Arc<Session>| {
             let handle = agent.handle.get().filter(|handle| handle.takes_exchanges())?.clone();
             let offered = agent.offered(endpoint).filter(|offered| takes(&offered.filter))?;

@@ -61,7 +61,7 @@ impl Registry {
                     failure
                 }
                 Err(ChooseError::Busy) if waiter.is_some() || self.is_awaited(endpoint) => ChooseError::Busy,
-                outcome => return outcome,
+                outcome => return outcome.map(|reserved| Reservation { was_awaited: true, ..reserved }),
             };
             if waiter.is_none() {
                 waiter = Some(self.waiter(endpoint).ok_or(failure)?);
