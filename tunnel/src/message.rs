@@ -42,6 +42,9 @@ pub(crate) struct OutMessage {
     masks: Option<Masks>,
     /// Room for the header, and behind it all that is copied.
     short: BytesMut,
+    /// The most that was copied of a message since its buffer was new, and for the buffer before.
+    most_copied: usize,
+    most_before: usize,
     /// The parts that are not, each with its place in `short`.
     long: Vec<(usize, Bytes)>,
     long_bytes: usize,
@@ -55,7 +58,7 @@ pub(crate) struct OutMessage {
 impl OutMessage {
     pub(crate) fn new(is_masked: bool) -> Self {
         let (masks, short, long) = (is_masked.then(Masks::default), BytesMut::new(), Vec::new());
-        Self { masks, short, long, long_bytes: 0, begin: 0, frame_bytes: 0, written: 0 }
+        Self { masks, short, most_copied: 0, most_before: 0, long, long_bytes: 0, begin: 0, frame_bytes: 0, written: 0 }
     }
 
     /// Makes a frame of the message that was written into it.
@@ -70,6 +73,7 @@ impl OutMessage {
             apply(mask, payload);
         }
         self.frame_bytes = self.short.len() - self.begin + self.long_bytes;
+        self.most_copied = self.most_copied.max(self.short.len());
         Ok(())
     }
 
@@ -137,6 +141,9 @@ impl OutMessage {
     pub(crate) fn let_go(&mut self, is_idle: bool) {
         if is_idle || self.short.capacity() <= SMALL_BYTES {
             (self.short, self.long) = (BytesMut::new(), Vec::new());
+            if self.most_copied > 0 {
+                (self.most_before, self.most_copied) = (self.most_copied, 0);
+            }
         }
     }
 }
@@ -148,7 +155,8 @@ impl MessageBuffer for OutMessage {
 
     fn short(&mut self) -> &mut BytesMut {
         if self.short.is_empty() {
-            self.short.reserve(FIRST_BYTES);
+            // Under load one turn sends as much as the other, and a buffer that grows to that is moved some times.
+            self.short.reserve(self.most_before.max(FIRST_BYTES));
             self.short.put_bytes(0, HEADER_BYTES);
         }
         &mut self.short
