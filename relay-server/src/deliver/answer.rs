@@ -18,7 +18,7 @@ pub(crate) fn answer_head(head: &ResponseHead) -> Result<Parts, HandlerFault> {
     let one_hop = is_line_of_one_hop(&head.headers);
     let (mut headers, mut upgrade) = (HeaderMap::with_capacity(head.headers.len() + ADDED), None);
     for (name, value) in head.headers.iter() {
-        let name = HeaderName::from_bytes(name).map_err(|_| HandlerFault::Broken)?;
+        let name = name_of(name).ok_or(HandlerFault::Broken)?;
         let shared = head.headers.share(value);
         let value = HeaderValue::from_maybe_shared(shared).map_err(|_| HandlerFault::Broken)?;
         if name == header::UPGRADE && head.status == 101 {
@@ -39,6 +39,18 @@ pub(crate) fn answer_head(head: &ResponseHead) -> Result<Parts, HandlerFault> {
     parts.status = http::StatusCode::from_u16(head.status).map_err(|_| HandlerFault::Broken)?;
     parts.headers = headers;
     Ok(parts)
+}
+
+/// The name of a line. Those of nearly every answer need no look at each letter.
+fn name_of(name: &[u8]) -> Option<HeaderName> {
+    Some(match name {
+        b"connection" => header::CONNECTION,
+        b"content-length" => header::CONTENT_LENGTH,
+        b"content-type" => header::CONTENT_TYPE,
+        b"date" => header::DATE,
+        b"server" => header::SERVER,
+        _ => return HeaderName::from_bytes(name).ok(),
+    })
 }
 
 /// Takes out of the lines behind a handler's answer what its sender may not see. HTTP/2 would break the answer off for a
