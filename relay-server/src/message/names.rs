@@ -35,8 +35,8 @@ pub(crate) fn strip_answer(headers: &mut HeaderMap) {
 /// Whether a line of an answer may only be the relay's own.
 pub(crate) fn is_only_the_relays(name: &str) -> bool {
     const ITS_OWN: [&str; 2] = [ERROR, EVENT_ID];
-    // Most names are ruled out by their length.
-    ITS_OWN.iter().any(|own| own.len() == name.len()) && ITS_OWN.contains(&dashed(name, &mut [0; LONGEST]).0)
+    // Most names are ruled out by their first letter.
+    name.starts_with('r') && ITS_OWN.contains(&dashed(name, &mut [0; LONGEST]).0)
 }
 
 fn remove_where(headers: &mut HeaderMap, dropped: impl Fn(&str) -> bool) {
