@@ -7,7 +7,7 @@
 pub(crate) mod known;
 pub(crate) mod names;
 
-pub(crate) use names::{drop_tales, is_dropped};
+pub(crate) use names::{drop_tales, is_dropped, is_everyones};
 
 use std::net::IpAddr;
 
@@ -246,7 +246,7 @@ fn lines(
         let is_again = *name == header::CONTENT_LENGTH && !is_first;
         let is_a_fact = matches!(name.as_str(), FORWARDED_FOR | FORWARDED_PROTO | FORWARDED_HOST | TRACEPARENT)
             || (name.as_str() == TRACESTATE && !keeps_trace);
-        let is_dropped = *name == header::EXPECT || is_dropped(name.as_str(), trusted);
+        let is_dropped = *name == header::EXPECT || (!is_everyones(name) && is_dropped(name.as_str(), trusted));
         if !(is_again || is_a_fact || is_dropped) {
             block.push(name, value);
         }

@@ -16,7 +16,7 @@
 //! which senders set for themselves), and every header that a provider's row reads. Whoever proves a request sees what
 //! was sent, all of it: this is about the handler's copy alone.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header};
 use relay_proto::names::{ERROR, EVENT_ID};
 
 /// Longest name that can be one of those that are compared as a whole. Of longer ones the beginning counts.
@@ -50,6 +50,19 @@ fn remove_where(headers: &mut HeaderMap, dropped: impl Fn(&str) -> bool) {
 /// one did. This is for all who read it, since the peer is a trusted one.
 pub(crate) fn drop_tales(headers: &mut HeaderMap) {
     remove_where(headers, |name| is_dropped(name, false) && !is_dropped(name, true));
+}
+
+/// Whether a name is one that nearly every request has, and that is never dropped: known by a number in a header map.
+pub(crate) fn is_everyones(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::ACCEPT
+            | header::ACCEPT_ENCODING
+            | header::CONTENT_LENGTH
+            | header::CONTENT_TYPE
+            | header::HOST
+            | header::USER_AGENT
+    )
 }
 
 pub(crate) fn is_dropped(name: &str, trusted: bool) -> bool {
@@ -279,6 +292,9 @@ mod tests {
     fn what_senders_say_of_themselves_stays() {
         for name in [
             "host",
+            "accept",
+            "accept-encoding",
+            "user-agent",
             "content-length",
             "content-type",
             "content_type",
@@ -297,6 +313,9 @@ mod tests {
         ] {
             assert!(!is_dropped(name, false), "{name}");
         }
+        let names = ["host", "accept", "accept-encoding", "user-agent", "content-length", "content-type"];
+        assert!(names.into_iter().all(|name| is_everyones(&HeaderName::from_static(name))));
+        assert!(!is_everyones(&HeaderName::from_static("forwarded")) && !is_everyones(&header::EXPECT));
     }
 
     #[test]
