@@ -23,6 +23,8 @@ use crate::{
 static NO_ROOM: Throttle = Throttle::new();
 
 pub(crate) enum Collected {
+    /// It came in one piece, which shares the memory of all that was read with it.
+    Piece(Bytes),
     Whole(Bytes),
     Long(BodyFile),
 }
@@ -75,6 +77,10 @@ where
                     Ok(Collected::Long(writer.finish().await?))
                 };
                 return Box::pin(long).await;
+            }
+            _ if whole.is_empty() && pieces.body.is_end_stream() => {
+                memory.grow(data.len()).map_err(|NoRoom| RelayFault::Overloaded)?;
+                return Ok(Collected::Piece(data));
             }
             _ => {
                 make_room(&mut whole, data.len(), longest, memory).map_err(|NoRoom| RelayFault::Overloaded)?;

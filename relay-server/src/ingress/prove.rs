@@ -160,6 +160,11 @@ impl Prover {
         let overflow = self.spool.clone();
         let overflow = overflow.map(|spool| Overflow { store: &*self.store, spool, endpoint, address: holder });
         let body = match collect(body, endpoint.max_body, patience, memory, overflow).await? {
+            Collected::Piece(body) if endpoint.keeps(&received.head.method).is_none() => {
+                return Ok(Payload::Whole(body));
+            }
+            // What is kept outlives its request, and would hold what was read with it.
+            Collected::Piece(body) => return Ok(Payload::Whole(Bytes::copy_from_slice(&body))),
             Collected::Whole(body) => return Ok(Payload::Whole(body)),
             Collected::Long(body) => body,
         };
