@@ -45,7 +45,7 @@ impl Blinds {
     #[inline]
     fn hides(&self, name: &[u8]) -> bool {
         self.headers.iter().any(|hidden| hidden.as_bytes() == name)
-            || (may_authenticate(name) && std::str::from_utf8(name).is_ok_and(authenticates))
+            || (!is_usual(name) && may_authenticate(name) && std::str::from_utf8(name).is_ok_and(authenticates))
     }
 
     /// Whether a body may be kept otherwise than it came.
@@ -106,6 +106,11 @@ impl Blinds {
         }
         shown.into()
     }
+}
+
+/// Whether this is a name of nearly every request or answer. None of them lets anybody in.
+fn is_usual(name: &[u8]) -> bool {
+    matches!(name, b"accept" | b"content-length" | b"content-type" | b"date" | b"host" | b"server" | b"user-agent")
 }
 
 /// Whether a name may be one of those that [`authenticates`] knows: it has all letters of one of their words. Few others
@@ -186,6 +191,10 @@ mod tests {
         for name in ["content-type", "x-hub-signature-256", "user-agent", "x-github-hook-id", "webhook-id", "accept"] {
             assert!(!may_authenticate(name.as_bytes()), "{name}");
         }
+        for name in ["accept", "content-length", "content-type", "date", "host", "server", "user-agent"] {
+            assert!(is_usual(name.as_bytes()) && !authenticates(name), "{name}");
+        }
+        assert!(!["cookie", "authorization", "key", "token"].iter().any(|name| is_usual(name.as_bytes())));
     }
 
     #[test]
