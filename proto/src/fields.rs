@@ -60,7 +60,7 @@ impl HeaderBlock {
     /// The lines in order, as name and raw value.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut rest = &self.block[..];
-        std::iter::from_fn(move || take_part(&mut rest).zip(take_part(&mut rest)))
+        std::iter::from_fn(move || Some((take_part(&mut rest)?, take_part(&mut rest)?)))
     }
 
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
