@@ -17,15 +17,17 @@ use crate::{
 /// Header lines (or trailers) as they cross the tunnel: one buffer, with the lines of one name in the sender's order.
 ///
 /// Names are lower-case tokens (RFC 9110, section 5.6.2); values are any bytes but NUL, CR and LF.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct HeaderBlock {
     block: Bytes,
-    lines: usize,
+    lines: u32,
+    /// Whether the values were looked at, and no control character was found.
+    plain: bool,
 }
 
 impl HeaderBlock {
     pub const fn new() -> Self {
-        Self { block: Bytes::new(), lines: 0 }
+        Self { block: Bytes::new(), lines: 0, plain: false }
     }
 
     /// A block to write, with room for so many bytes.
@@ -35,9 +37,9 @@ impl HeaderBlock {
 
     /// Takes an encoded block over, without copying it.
     pub fn decode(block: Bytes) -> Result<Self, ProtocolError> {
-        let (mut rest, mut lines) = (&block[..], 0);
+        let (mut rest, mut lines, mut plain) = (&block[..], 0, true);
         while !rest.is_empty() {
-            if lines == MAX_HEADER_LINES {
+            if lines as usize == MAX_HEADER_LINES {
                 return Err(ProtocolError::TooLarge { what: "number of header lines" });
             }
             let name = take_part(&mut rest).ok_or(ProtocolError::Malformed { what: "header name" })?;
@@ -46,12 +48,15 @@ impl HeaderBlock {
             if name.is_empty() || !name.iter().fold(true, |all, byte| all & LOWER_TOKEN[usize::from(*byte)]) {
                 return Err(ProtocolError::Malformed { what: "header name" });
             }
-            if may_have_controls(value) && value.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
-                return Err(ProtocolError::Malformed { what: "header value" });
+            if may_have_controls(value) {
+                if value.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
+                    return Err(ProtocolError::Malformed { what: "header value" });
+                }
+                plain = false;
             }
             lines += 1;
         }
-        Ok(Self { block, lines })
+        Ok(Self { block, lines, plain })
     }
 
     pub const fn as_bytes(&self) -> &Bytes {
@@ -73,14 +78,28 @@ impl HeaderBlock {
         self.block.slice_ref(part)
     }
 
+    /// Whether it is known that no value has a control character: whoever decoded the block has looked.
+    pub const fn is_plain(&self) -> bool {
+        self.plain
+    }
+
     pub const fn len(&self) -> usize {
-        self.lines
+        self.lines as usize
     }
 
     pub const fn is_empty(&self) -> bool {
         self.lines == 0
     }
 }
+
+/// What is known of a block beside its lines makes no difference.
+impl PartialEq for HeaderBlock {
+    fn eq(&self, other: &Self) -> bool {
+        self.block == other.block
+    }
+}
+
+impl Eq for HeaderBlock {}
 
 impl fmt::Debug for HeaderBlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -100,7 +119,7 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for HeaderBlock {
 #[derive(Debug)]
 pub struct HeaderBlockBuilder {
     block: Vec<u8>,
-    lines: usize,
+    lines: u32,
 }
 
 impl HeaderBlockBuilder {
@@ -128,7 +147,7 @@ impl HeaderBlockBuilder {
     }
 
     pub fn build(self) -> HeaderBlock {
-        HeaderBlock { block: self.block.into(), lines: self.lines }
+        HeaderBlock { block: self.block.into(), lines: self.lines, plain: false }
     }
 }
 
@@ -262,5 +281,16 @@ mod tests {
             }
         }
         assert!(!may_have_controls(b"") && !may_have_controls(&[0xff; 32]) && !may_have_controls(&[0x80; 32]));
+    }
+
+    #[test]
+    fn a_decoded_block_knows_whether_any_of_its_values_has_a_control_character() {
+        for (value, plain) in [("value", true), ("caf\u{e9} of some length", true), ("a\tb", false), ("\u{7f}", false)]
+        {
+            let built: HeaderBlock = [("a", "b"), ("name", value), ("last", "")].into_iter().collect();
+            let decoded = HeaderBlock::decode(built.as_bytes().clone()).expect("it is valid");
+            assert_eq!((built.is_plain(), decoded.is_plain()), (false, plain), "{value:?}");
+            assert!(built == decoded && decoded.len() == 3);
+        }
     }
 }

@@ -149,7 +149,8 @@ impl Said {
         let mut said = Self { length: Ok(None), hosts: 0, takes_trailers: false, names_lines: false, replay_of: None };
         for (name, value) in lines.iter() {
             let is_control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
-            if (may_have_controls(value) && value.iter().any(is_control)) || name.len() > usize::from(u16::MAX) {
+            let controls = !lines.is_plain() && may_have_controls(value) && value.iter().any(is_control);
+            if controls || name.len() > usize::from(u16::MAX) {
                 return None;
             }
             match name {
