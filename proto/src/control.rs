@@ -271,17 +271,17 @@ impl Hello {
         let (mut hello, mut limits, mut instance) = (Self::default(), PeerLimits::default(), None);
         while let Some((tag, value)) = next_field(&mut payload, "hello")? {
             match tag {
-                tag::VERSION => limits.version = int(value, "hello")?,
+                tag::VERSION => limits.version = int(&value, "hello")?,
                 tag::SOFTWARE => hello.software = text(&value, "software")?,
-                tag::INITIAL_WINDOW => limits.initial_window_bytes = small(value)?,
-                tag::MAX_STREAMS => limits.max_streams = small(value)?,
+                tag::INITIAL_WINDOW => limits.initial_window_bytes = small(&value)?,
+                tag::MAX_STREAMS => limits.max_streams = small(&value)?,
                 tag::NAME => hello.name = text(&value, "agent name")?,
                 tag::INSTANCE => instance = Some(id(&value, "instance")?),
                 tag::OFFER if hello.offers.len() == MAX_OFFERS => {
                     return Err(ProtocolError::TooLarge { what: "number of offers" });
                 }
                 tag::OFFER => hello.offers.push(Offer::decode(value)?),
-                tag::CANARIES => hello.canaries = int(value, "canaries")? == 1,
+                tag::CANARIES => hello.canaries = int(&value, "canaries")? == 1,
                 _ => {}
             }
         }
@@ -299,19 +299,19 @@ impl Offer {
             match tag {
                 tag::OFFER_ENDPOINT => offer.endpoint = text(&value, "endpoint name")?,
                 tag::OFFER_ATTACH => {
-                    let attach = Attach::from_wire(int(value, "attach")?);
+                    let attach = Attach::from_wire(int(&value, "attach")?);
                     offer.attach = attach.ok_or(ProtocolError::Malformed { what: "attach" })?;
                 }
-                tag::OFFER_CAPACITY => offer.capacity = small(value)?,
-                tag::OFFER_TAKEOVER => offer.takeover = int(value, "takeover")? == 1,
+                tag::OFFER_CAPACITY => offer.capacity = small(&value)?,
+                tag::OFFER_TAKEOVER => offer.takeover = int(&value, "takeover")? == 1,
                 tag::OFFER_EVENTS if offer.events.len() == MAX_EVENT_PATTERNS => {
                     return Err(ProtocolError::TooLarge { what: "number of event patterns" });
                 }
                 tag::OFFER_EVENTS => offer.events.push(text(&value, "event pattern")?),
-                tag::OFFER_SKIP_BACKLOG => offer.skip_backlog = int(value, "skip")? == 1,
-                tag::OFFER_RATE => count = small(value)?,
-                tag::OFFER_RATE_PER_S => per_s = small(value)?,
-                tag::OFFER_RATE_BURST => burst = Some(small(value)?),
+                tag::OFFER_SKIP_BACKLOG => offer.skip_backlog = int(&value, "skip")? == 1,
+                tag::OFFER_RATE => count = small(&value)?,
+                tag::OFFER_RATE_PER_S => per_s = small(&value)?,
+                tag::OFFER_RATE_BURST => burst = Some(small(&value)?),
                 _ => {}
             }
         }
@@ -345,12 +345,12 @@ impl Welcome {
         let (mut ping_after, mut dead_after) = (0, 0);
         while let Some((tag, value)) = next_field(&mut payload, "welcome")? {
             match tag {
-                tag::VERSION => limits.version = int(value, "welcome")?,
+                tag::VERSION => limits.version = int(&value, "welcome")?,
                 tag::SOFTWARE => welcome.software = text(&value, "software")?,
-                tag::INITIAL_WINDOW => limits.initial_window_bytes = small(value)?,
-                tag::EPOCH => welcome.epoch = int(value, "epoch")?,
-                tag::PING_AFTER_MS => ping_after = int(value, "heartbeat")?,
-                tag::DEAD_AFTER_MS => dead_after = int(value, "heartbeat")?,
+                tag::INITIAL_WINDOW => limits.initial_window_bytes = small(&value)?,
+                tag::EPOCH => welcome.epoch = int(&value, "epoch")?,
+                tag::PING_AFTER_MS => ping_after = int(&value, "heartbeat")?,
+                tag::DEAD_AFTER_MS => dead_after = int(&value, "heartbeat")?,
                 tag::ATTACHED | tag::AVAILABLE
                     if welcome.endpoints.len() + welcome.available.len() >= 2 * MAX_OFFERS =>
                 {
@@ -385,7 +385,7 @@ impl Attached {
         while let Some((tag, value)) = next_field(&mut payload, "endpoint")? {
             match tag {
                 tag::ATTACHED_ENDPOINT => endpoint = text(&value, "endpoint name")?,
-                tag::ATTACHED_STATE => state = int(value, "endpoint state")?,
+                tag::ATTACHED_STATE => state = int(&value, "endpoint state")?,
                 tag::ATTACHED_CODE => code = text(&value, "code")?,
                 tag::ATTACHED_URL => url = text(&value, "url")?,
                 tag::ATTACHED_PROVIDER => provider = text(&value, "provider")?,
@@ -447,16 +447,16 @@ impl Notice {
         let (mut waiting, mut oldest_ms) = (0, None);
         while let Some((tag, value)) = next_field(&mut payload, "notice")? {
             match tag {
-                tag::NOTICE_KIND => kind = int(value, "notice")?,
+                tag::NOTICE_KIND => kind = int(&value, "notice")?,
                 tag::NOTICE_TEXT => line = text(&value, "notice")?,
                 tag::NOTICE_ENDPOINT => endpoint = text(&value, "endpoint name")?,
                 tag::NOTICE_EVENT_ID => event_id = id(&value, "event id")?,
-                tag::NOTICE_STATUS => status = u16::try_from(int(value, "status")?).unwrap_or(0),
+                tag::NOTICE_STATUS => status = u16::try_from(int(&value, "status")?).unwrap_or(0),
                 tag::NOTICE_CODE => code = text(&value, "code")?,
                 tag::NOTICE_PROVIDER => provider = text(&value, "provider")?,
-                tag::NOTICE_STATE => state = int(value, "endpoint state")?,
-                tag::NOTICE_WAITING => waiting = int(value, "number")?,
-                tag::NOTICE_OLDEST_MS => oldest_ms = Some(int(value, "time")?),
+                tag::NOTICE_STATE => state = int(&value, "endpoint state")?,
+                tag::NOTICE_WAITING => waiting = int(&value, "number")?,
+                tag::NOTICE_OLDEST_MS => oldest_ms = Some(int(&value, "time")?),
                 _ => {}
             }
         }
@@ -492,7 +492,7 @@ impl Close {
     }
 }
 
-fn small(value: Bytes) -> Result<u32, ProtocolError> {
+fn small(value: &[u8]) -> Result<u32, ProtocolError> {
     u32::try_from(int(value, "number")?).map_err(|_| ProtocolError::TooLarge { what: "number" })
 }
 

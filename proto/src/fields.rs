@@ -211,11 +211,25 @@ pub(crate) fn take_varint(input: &mut Bytes, what: &'static str) -> Result<u64, 
 
 /// The next field of `block` as its tag and value, or `None` at its end.
 pub(crate) fn next_field(block: &mut Bytes, what: &'static str) -> Result<Option<(u64, Bytes)>, ProtocolError> {
+    let mut rest = &block[..];
+    let Some((tag, value)) = next_part(&mut rest, what)? else { return Ok(None) };
+    let (value, taken) = (block.slice_ref(value), block.len() - rest.len());
+    block.advance(taken);
+    Ok(Some((tag, value)))
+}
+
+/// As [`next_field`], with a value that shares nothing: of the fields of a head most are numbers.
+pub(crate) fn next_part<'a>(
+    block: &mut &'a [u8],
+    what: &'static str,
+) -> Result<Option<(u64, &'a [u8])>, ProtocolError> {
     if block.is_empty() {
         return Ok(None);
     }
-    let tag = take_varint(block, what)?;
-    Ok(Some((tag, take_prefixed(block, what)?)))
+    let malformed = || ProtocolError::Malformed { what };
+    let (tag, len) = varint::peek(block).ok_or_else(malformed)?;
+    *block = &block[len..];
+    Ok(Some((tag, take_part(block).ok_or_else(malformed)?)))
 }
 
 pub(crate) fn put_bytes(out: &mut BytesMut, tag: u64, value: &[u8]) {
@@ -244,9 +258,9 @@ pub(crate) const fn int_len(value: u64) -> usize {
     1 + prefixed_len(varint::len(value))
 }
 
-pub(crate) fn int(mut value: Bytes, what: &'static str) -> Result<u64, ProtocolError> {
-    let number = take_varint(&mut value, what)?;
-    if value.is_empty() { Ok(number) } else { Err(ProtocolError::Malformed { what }) }
+pub(crate) fn int(value: &[u8], what: &'static str) -> Result<u64, ProtocolError> {
+    let number = varint::peek(value).filter(|(_, len)| *len == value.len());
+    number.map(|(number, _)| number).ok_or(ProtocolError::Malformed { what })
 }
 
 /// The value of a short text field: UTF-8 without control characters.
@@ -261,8 +275,8 @@ pub(crate) fn text(value: &Bytes, what: &'static str) -> Result<String, Protocol
     Ok(text.to_owned())
 }
 
-pub(crate) fn id(value: &Bytes, what: &'static str) -> Result<[u8; 16], ProtocolError> {
-    value[..].try_into().map_err(|_| ProtocolError::Malformed { what })
+pub(crate) fn id(value: &[u8], what: &'static str) -> Result<[u8; 16], ProtocolError> {
+    value.try_into().map_err(|_| ProtocolError::Malformed { what })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     error::ProtocolError,
-    fields::{HeaderBlock, bytes_len, id, int, int_len, next_field, prefixed_len, put_bytes, put_int, take_prefixed},
+    fields::{HeaderBlock, bytes_len, id, int, int_len, next_part, prefixed_len, put_bytes, put_int, take_prefixed},
     limits::{MAX_HEAD_BYTES, MAX_HEADER_LINES, MAX_TEXT_BYTES},
     varint,
 };
@@ -139,20 +139,21 @@ impl RequestHead {
 
     /// Reads the head and leaves the inline body in `payload`.
     pub(crate) fn decode(payload: &mut Bytes) -> Result<Self, ProtocolError> {
-        let (mut fields, headers) = take_head(payload)?;
+        let (fields, headers) = take_head(payload)?;
+        let (mut rest, share) = (&fields[..], |part: &[u8]| fields.slice_ref(part));
         let (mut endpoint, mut event_id, mut attempt, mut method) = (None, None, 1, None);
         let (mut target, mut framing) = (Bytes::new(), 0);
         let (mut fence, mut upgrade, mut asks_sha256) = (None, Bytes::new(), false);
-        while let Some((tag, value)) = next_field(&mut fields, "request head")? {
+        while let Some((tag, value)) = next_part(&mut rest, "request head")? {
             match tag {
-                tag::ENDPOINT => endpoint = Some(value),
-                tag::EVENT_ID => event_id = Some(id(&value, "event id")?),
+                tag::ENDPOINT => endpoint = Some(share(value)),
+                tag::EVENT_ID => event_id = Some(id(value, "event id")?),
                 tag::ATTEMPT => attempt = u32::try_from(int(value, "attempt")?).unwrap_or(u32::MAX),
-                tag::METHOD => method = Some(value),
-                tag::TARGET => target = value,
+                tag::METHOD => method = Some(share(value)),
+                tag::TARGET => target = share(value),
                 tag::FRAMING => framing = int(value, "framing")?,
                 tag::FENCE => fence = Some(int(value, "fence")?).filter(|fence| *fence > 0),
-                tag::UPGRADE => upgrade = value,
+                tag::UPGRADE => upgrade = share(value),
                 tag::ASKS_SHA256 => asks_sha256 = int(value, "request head")? == 1,
                 _ => {}
             }
@@ -204,14 +205,15 @@ impl ResponseHead {
 
     /// Reads the head and leaves the inline body in `payload`.
     pub(crate) fn decode(payload: &mut Bytes) -> Result<Self, ProtocolError> {
-        let (mut fields, headers) = take_head(payload)?;
+        let (fields, headers) = take_head(payload)?;
+        let mut rest = &fields[..];
         let (mut status, mut handler_us, mut sha256_in) = (None, None, None);
-        while let Some((tag, value)) = next_field(&mut fields, "response head")? {
+        while let Some((tag, value)) = next_part(&mut rest, "response head")? {
             match tag {
                 tag::STATUS => status = u16::try_from(int(value, "status")?).ok(),
                 tag::HANDLER_US => handler_us = u32::try_from(int(value, "time")?).ok(),
                 tag::SHA256_IN => {
-                    let sum = value.as_ref().try_into().map_err(|_| ProtocolError::Malformed { what: "checksum" })?;
+                    let sum = value.try_into().map_err(|_| ProtocolError::Malformed { what: "checksum" })?;
                     sha256_in = Some(sum);
                 }
                 _ => {}

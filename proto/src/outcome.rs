@@ -96,11 +96,11 @@ impl Outcome {
         while let Some((tag, value)) = next_field(&mut fields, "outcome")? {
             match tag {
                 tag::EVENT_ID => event_id = Some(id(&value, "event id")?),
-                tag::ATTEMPT => attempt = u32::try_from(int(value, "attempt")?).unwrap_or(u32::MAX),
-                tag::FENCE => fence = Some(int(value, "fence")?),
-                tag::STATE => state = int(value, "outcome")?,
-                tag::CODE => code = ResetCode::read(int(value, "reset")?),
-                tag::TRUNCATED => truncated = int(value, "outcome")? == 1,
+                tag::ATTEMPT => attempt = u32::try_from(int(&value, "attempt")?).unwrap_or(u32::MAX),
+                tag::FENCE => fence = Some(int(&value, "fence")?),
+                tag::STATE => state = int(&value, "outcome")?,
+                tag::CODE => code = ResetCode::read(int(&value, "reset")?),
+                tag::TRUNCATED => truncated = int(&value, "outcome")? == 1,
                 _ => {}
             }
         }
