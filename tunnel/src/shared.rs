@@ -4,12 +4,13 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use relay_proto::{CloseCode, HeaderBlock, Notice, OpenError, Outcome, RequestHead, limits::MAX_OUTCOMES};
 
 use crate::{
@@ -56,7 +57,7 @@ pub(crate) struct CloseRequest {
 
 impl Shared {
     pub(crate) fn lock(&self) -> MutexGuard<'_, SharedState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(crate) fn list(&self, stream: Arc<Stream>) {

@@ -6,10 +6,11 @@
 use std::{
     any::Any,
     future::poll_fn,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Poll, Waker},
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use relay_proto::{HeaderBlock, Pieces, RequestHead, ResetCode, ResponseHead, StreamId};
 use thiserror::Error;
 
@@ -100,7 +101,7 @@ impl Stream {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, StreamState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Waits for what `look` finds. `waker` is where the driver finds who waits.
