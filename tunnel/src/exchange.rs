@@ -16,7 +16,7 @@ use relay_proto::{HeaderBlock, RequestHead, ResetCode, ResponseHead, limits::MAX
 
 use crate::{
     http::header_map,
-    stream::{Broken, OUT_BYTES, Stream, StreamState},
+    stream::{Broken, OUT_BYTES, Stream, StreamState, wake_later},
 };
 
 /// An exchange as the relay holds it: it writes the request and reads the response, which may come before the request's
@@ -236,7 +236,7 @@ impl Body for Receiver {
             self.ended = true;
             return Poll::Ready(Some(Err(broken)));
         }
-        state.reader = Some(cx.waker().clone());
+        wake_later(&mut state.reader, cx);
         Poll::Pending
     }
 

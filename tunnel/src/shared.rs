@@ -15,7 +15,7 @@ use relay_proto::{CloseCode, HeaderBlock, Notice, OpenError, Outcome, RequestHea
 
 use crate::{
     exchange::{Exchange, Request, ResponseFuture},
-    stream::{Stream, StreamState, Ticket},
+    stream::{Stream, StreamState, Ticket, wake_later},
 };
 
 /// Notices that wait for a reader or for the driver; beyond this the oldest is dropped.
@@ -285,7 +285,7 @@ impl Arrivals {
             if !state.open {
                 return Poll::Ready(None);
             }
-            state.reader = Some(cx.waker().clone());
+            wake_later(&mut state.reader, cx);
             Poll::Pending
         })
         .await

@@ -7,7 +7,7 @@ use std::{
     any::Any,
     future::poll_fn,
     sync::Arc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
 };
 
 use parking_lot::{Mutex, MutexGuard};
@@ -95,6 +95,14 @@ impl StreamState {
     }
 }
 
+/// Leaves word of who waits, which mostly is who did before.
+pub(crate) fn wake_later(place: &mut Option<Waker>, cx: &Context<'_>) {
+    match place {
+        Some(waker) => waker.clone_from(cx.waker()),
+        empty => *empty = Some(cx.waker().clone()),
+    }
+}
+
 impl Stream {
     pub(crate) fn new(shared: Arc<Shared>, ticket: Ticket, state: StreamState) -> Arc<Self> {
         Arc::new(Self { shared, _ticket: ticket, state: Mutex::new(state) })
@@ -113,7 +121,7 @@ impl Stream {
         poll_fn(|cx| {
             let mut state = self.lock();
             let Some(found) = look(&mut state) else {
-                *waker(&mut state) = Some(cx.waker().clone());
+                wake_later(waker(&mut state), cx);
                 return Poll::Pending;
             };
             Poll::Ready(found)

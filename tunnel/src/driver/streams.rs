@@ -10,16 +10,13 @@ use super::Driver;
 use crate::{
     exchange::Request,
     shared::Arrival,
-    stream::{Broken, OUT_BYTES, SHORT_BYTES, Stream, StreamState},
+    stream::{Broken, OUT_BYTES, SHORT_BYTES, Stream, StreamState, wake_later},
 };
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(super) fn take_commands(&mut self, cx: &mut Context<'_>) {
         let mut state = self.shared.lock();
-        match &mut state.driver {
-            Some(waker) => waker.clone_from(cx.waker()),
-            empty => *empty = Some(cx.waker().clone()),
-        }
+        wake_later(&mut state.driver, cx);
         let mut listed = std::mem::take(&mut state.listed);
         while let Some(notice) = state.notices.pop_front() {
             self.session.notify(notice);
