@@ -15,7 +15,7 @@ use relay_proto::{CloseCode, HeaderBlock, Notice, OpenError, Outcome, RequestHea
 
 use crate::{
     exchange::{Exchange, Request, ResponseFuture},
-    stream::{Stream, StreamState, Ticket, wake_later},
+    stream::{Stream, Ticket, wake_later},
 };
 
 /// Notices that wait for a reader or for the driver; beyond this the oldest is dropped.
@@ -230,7 +230,7 @@ impl Slot {
     #[must_use]
     pub fn open(mut self, head: RequestHead, ticket: Ticket) -> Exchange {
         let shared = self.shared.take().expect("taken only here");
-        let stream = Stream::new(shared, ticket, StreamState { open: Some(head), ..StreamState::default() });
+        let stream = Stream::new(shared, ticket, |state| state.open = Some(head));
         stream.update(|_| ());
         Exchange::new(&stream)
     }
@@ -239,9 +239,11 @@ impl Slot {
     #[must_use]
     pub fn open_whole(mut self, head: RequestHead, body: Bytes, ticket: Ticket) -> ResponseFuture {
         let shared = self.shared.take().expect("taken only here");
-        let mut state = StreamState { open: Some(head), finish: Some(HeaderBlock::new()), ..StreamState::default() };
-        state.out.push(body);
-        let stream = Stream::new(shared, ticket, state);
+        let stream = Stream::new(shared, ticket, |state| {
+            state.open = Some(head);
+            state.out.push(body);
+            state.finish = Some(HeaderBlock::new());
+        });
         stream.update(|_| ());
         ResponseFuture::new(&stream)
     }

@@ -104,8 +104,11 @@ pub(crate) fn wake_later(place: &mut Option<Waker>, cx: &Context<'_>) {
 }
 
 impl Stream {
-    pub(crate) fn new(shared: Arc<Shared>, ticket: Ticket, state: StreamState) -> Arc<Self> {
-        Arc::new(Self { shared, _ticket: ticket, state: Mutex::new(state) })
+    /// A stream whose state is filled in where it stays: it is long to copy.
+    pub(crate) fn new(shared: Arc<Shared>, ticket: Ticket, fill: impl FnOnce(&mut StreamState)) -> Arc<Self> {
+        let stream = Arc::new(Self { shared, _ticket: ticket, state: Mutex::default() });
+        fill(&mut stream.lock());
+        stream
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, StreamState> {

@@ -177,8 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn arrive(&mut self, id: StreamId, head: relay_proto::RequestHead) {
         self.shared.lock().in_flight += 1;
-        let state = StreamState { id: Some(id), ..StreamState::default() };
-        let stream = Stream::new(Arc::clone(&self.shared), Box::new(()), state);
+        let stream = Stream::new(Arc::clone(&self.shared), Box::new(()), |state| state.id = Some(id));
         self.streams.insert(id, Arc::clone(&stream));
         if !self.shared.arrive(Arrival::Request(Request::new(head, stream))) {
             self.session.reset(id, ResetCode::NotCalled);
