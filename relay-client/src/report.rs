@@ -201,8 +201,10 @@ impl Writers {
 
 /// Takes events for the user. Clones share one writer, which ends with the last of them.
 #[derive(Clone)]
-pub(crate) struct Reporter {
-    handle: Arc<Handle>,
+pub(crate) struct Reporter(Arc<Lines>);
+
+struct Lines {
+    handle: Handle,
     reader_gone: CancellationToken,
 }
 
@@ -249,34 +251,34 @@ impl Reporter {
         if let Err(error) = started {
             tracing::error!(%error, "nothing can be shown");
         }
-        Self { handle: Arc::new(Handle(queue)), reader_gone }
+        Self(Arc::new(Lines { handle: Handle(queue), reader_gone }))
     }
 
     /// Ends when whoever read the lines has seen enough, as in `| head -1`.
     pub(crate) async fn reader_gone(&self) {
-        self.reader_gone.cancelled().await;
+        self.0.reader_gone.cancelled().await;
     }
 
     pub(crate) fn state(&self, state: AgentState) {
-        self.handle.push(Event::State { time: Timestamp::now(), state });
+        self.0.handle.push(Event::State { time: Timestamp::now(), state });
     }
 
     pub(crate) fn exchange(&self, line: Line) {
-        self.handle.push(Event::Exchange(line));
+        self.0.handle.push(Event::Exchange(line));
     }
 
     /// The relay turned a webhook away before it came here.
     pub(crate) fn refused(&self, notice: Notice) {
-        self.handle.push(Event::Refused(notice));
+        self.0.handle.push(Event::Refused(notice));
     }
 
     /// Something the user should know, though all goes on.
     pub(crate) fn warn(&self, message: impl Into<String>) {
-        self.handle.push(Event::Warning { time: Timestamp::now(), message: message.into() });
+        self.0.handle.push(Event::Warning { time: Timestamp::now(), message: message.into() });
     }
 
     /// Waits until all is written, or for `limit` at most; for the end of the program. Blocks the thread.
     pub(crate) fn flush(&self, limit: Duration) {
-        self.handle.flush(limit);
+        self.0.handle.flush(limit);
     }
 }
