@@ -12,7 +12,7 @@
 //! Invariants: a handler whose configuration did not change stays the same one, with its connections and its limit;
 //! calls that run keep theirs.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use relay_proto::{Offer, UpgradeProtocol};
 
@@ -114,13 +114,13 @@ impl Endpoint {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     endpoints: Vec<Arc<Endpoint>>,
-    by_name: HashMap<String, usize>,
+    by_name: BTreeMap<String, usize>,
 }
 
 impl Table {
     /// Prepares every handler, taking those that `before` has already. The error is for people.
     pub(crate) fn new(config: &Config, before: &Self) -> Result<Self, String> {
-        let (mut endpoints, mut by_name) = (Vec::new(), HashMap::new());
+        let (mut endpoints, mut by_name) = (Vec::new(), BTreeMap::new());
         for (index, one) in config.endpoints.iter().enumerate() {
             let name = one.name.clone().unwrap_or_default();
             let endpoint = Endpoint::new(one, before.named(&name).map(Arc::as_ref));

@@ -2,7 +2,7 @@
 //!
 //! Words and values; no session is driven here.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use relay_proto::{Attach, Offer, OfferState, Welcome};
 
@@ -64,8 +64,8 @@ pub(super) fn refusal(welcome: &Welcome) -> Option<Failed> {
 }
 
 /// Says what is ready and what is not, and maps the relay's names to the settings'.
-pub(super) fn announce(welcome: &Welcome, plan: &Plan, table: &Table, reporter: &Reporter) -> HashMap<String, String> {
-    let (mut names, mut ready, mut others) = (HashMap::new(), Vec::new(), Vec::new());
+pub(super) fn announce(welcome: &Welcome, plan: &Plan, table: &Table, reporter: &Reporter) -> BTreeMap<String, String> {
+    let (mut names, mut ready, mut others) = (BTreeMap::new(), Vec::new(), Vec::new());
     for (answer, Offer { endpoint: name, attach, .. }) in welcome.endpoints.iter().zip(&plan.offers) {
         let endpoint = answer.endpoint.clone();
         names.insert(endpoint.clone(), name.clone());

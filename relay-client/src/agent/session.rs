@@ -4,7 +4,7 @@
 //! they may.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -268,7 +268,7 @@ pub(super) fn failed(_: JoinError) -> Close {
 struct Served {
     serial: u64,
     /// The relay's names of endpoints and the settings'.
-    names: HashMap<String, String>,
+    names: BTreeMap<String, String>,
     /// The settings when it began, for requests that were on their way when an endpoint was taken out.
     table: Arc<Table>,
     shared: Arc<Shared>,
