@@ -130,18 +130,19 @@ impl<'a> Hop<'a> {
     fn lines_beyond(&self, lines: &[Header<'_>], len: usize) -> HeaderBlock {
         let mut block = HeaderBlock::builder(len);
         for line in lines {
-            let mut name = [0; LONGEST_HOP_BYTES];
-            if let Some(name) = name.get_mut(..line.name.len()) {
-                name.copy_from_slice(line.name.as_bytes());
-                name.make_ascii_lowercase();
-                if names::is_of_one_hop(name) || (name == b"trailer" && self.length != Ok(None)) {
-                    continue;
-                }
-            }
             if self.names_lines && is_named(lines, line.name) {
                 continue;
             }
-            block.push_lower(line.name, line.value);
+            let mut name = [0; LONGEST_HOP_BYTES];
+            let Some(name) = name.get_mut(..line.name.len()) else {
+                block.push_lower(line.name, line.value);
+                continue;
+            };
+            name.copy_from_slice(line.name.as_bytes());
+            name.make_ascii_lowercase();
+            if !names::is_of_one_hop(name) && (name != b"trailer" || self.length == Ok(None)) {
+                block.push(name, line.value);
+            }
         }
         block.build()
     }
