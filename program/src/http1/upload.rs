@@ -135,8 +135,8 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             match frame.transpose().map_err(UploadError::Body)?.map(Frame::into_data) {
                 Some(Ok(data)) if data.is_empty() => {} // In chunks it would end the body.
                 Some(Ok(data)) => self.push(data),
-                Some(Err(frame)) => self.end(&frame.into_trailers().unwrap_or_default()),
-                None => self.end(&HeaderMap::new()),
+                Some(Err(frame)) => self.end(frame.into_trailers().ok().as_ref()),
+                None => self.end(None),
             }
         }
         Ok(())
@@ -157,11 +157,11 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         }
     }
 
-    fn end(&mut self, trailers: &HeaderMap) {
+    fn end(&mut self, trailers: Option<&HeaderMap>) {
         self.body = None;
         let Some(lines) = &self.chunked else { return };
         self.gathered.extend_from_slice(b"0\r\n");
-        for (name, value) in trailers {
+        for (name, value) in trailers.into_iter().flatten() {
             let is = |other: &[u8]| other.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes());
             let announced = lines.all("trailer").any(|names| names.split(|byte| *byte == b',').any(is));
             if announced && !NO_TRAILERS.contains(&name.as_str()) {
