@@ -170,7 +170,7 @@ impl Writers {
     /// Writes events in their order, with one write for neighbours that go to the same place. An error means that
     /// nobody reads the lines any more.
     fn write(&mut self, style: &Style, events: &[Event]) -> std::io::Result<()> {
-        let (mut text, mut sink) = (String::new(), Sink::Out);
+        let (mut text, mut sink) = (String::with_capacity(events.len() * human::LINE_BYTES), Sink::Out);
         for event in events {
             let Some((of_event, line)) = style.render(event) else { continue };
             if of_event != sink {

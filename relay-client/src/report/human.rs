@@ -16,12 +16,14 @@ use relay_proto::printable::escaped;
 use super::{
     AgentRole, AgentState, Line, Notice, Outcome, Output, Sink,
     event::Event,
-    units::{bytes, duration},
+    units::{duration, push_bytes, push_duration, push_number},
 };
 
-const PATH_WIDTH: usize = 32;
+/// The widest column's.
+const SPACES: &str = "                                ";
+const PATH_WIDTH: usize = SPACES.len();
 /// Room for most lines.
-const LINE_BYTES: usize = 192;
+pub(super) const LINE_BYTES: usize = 192;
 /// Characters of a path that are shown.
 const MAX_PATH: usize = 200;
 
@@ -117,11 +119,10 @@ fn state_text(state: &AgentState, output: Output, zone: &TimeZone) -> Option<Str
 }
 
 fn exchange_text(line: &Line, style: &super::Style) -> String {
-    let (word, colour) = match &line.outcome {
-        Outcome::Status(status @ ..300) => (Cow::Owned(status.to_string()), GOOD),
-        Outcome::Status(status @ 300..500) => (Cow::Owned(status.to_string()), ODD),
-        Outcome::Status(status @ 500..) => (Cow::Owned(status.to_string()), BAD),
-        Outcome::Failed(code) | Outcome::Unmade(code) => (escaped(code), BAD),
+    let colour = match &line.outcome {
+        Outcome::Status(..300) => GOOD,
+        Outcome::Status(300..500) => ODD,
+        Outcome::Status(500..) | Outcome::Failed(_) | Outcome::Unmade(_) => BAD,
     };
     let mut text = String::with_capacity(LINE_BYTES);
     // Writing to a string does not fail.
@@ -132,16 +133,21 @@ fn exchange_text(line: &Line, style: &super::Style) -> String {
     };
     coloured(&mut text, DIM, &|text| push_clock(text, line.time, &style.zone));
     text.push_str("  ");
-    push_left(&mut text, &escaped(&line.method), 6);
+    push_left(&mut text, 6, |text| text.push_str(&escaped(&line.method)));
     text.push(' ');
-    push_left(&mut text, &shortened(&line.path), PATH_WIDTH);
+    push_left(&mut text, PATH_WIDTH, |text| text.push_str(&shortened(&line.path)));
     text.push_str("  ");
-    coloured(&mut text, colour, &|text| push_left(text, &word, 11));
-    for (value, unit) in [(duration(line.duration), ""), (bytes(line.bytes_in), " in"), (bytes(line.bytes_out), " out")]
-    {
+    let push_outcome = |text: &mut String| match &line.outcome {
+        Outcome::Status(status) => push_number(text, u64::from(*status)),
+        Outcome::Failed(code) | Outcome::Unmade(code) => text.push_str(&escaped(code)),
+    };
+    coloured(&mut text, colour, &|text| push_left(text, 11, push_outcome));
+    text.push(' ');
+    push_right(&mut text, 8, |text| push_duration(text, line.duration));
+    for (count, way) in [(line.bytes_in, " in"), (line.bytes_out, " out")] {
         text.push(' ');
-        push_right(&mut text, &value, 8);
-        text.push_str(unit);
+        push_right(&mut text, 8, |text| push_bytes(text, count));
+        text.push_str(way);
     }
     let interactive = style.output == Output::Interactive;
     if interactive {
@@ -163,22 +169,22 @@ fn exchange_text(line: &Line, style: &super::Style) -> String {
 }
 
 /// Adds a value to a column of so many characters, at its left.
-fn push_left(text: &mut String, value: &str, width: usize) {
-    text.push_str(value);
-    push_spaces(text, width.saturating_sub(value.chars().count()));
+fn push_left(text: &mut String, width: usize, push: impl FnOnce(&mut String)) {
+    let at = text.len();
+    push(text);
+    text.push_str(missing(&text[at..], width));
 }
 
-fn push_right(text: &mut String, value: &str, width: usize) {
-    push_spaces(text, width.saturating_sub(value.chars().count()));
-    text.push_str(value);
+/// The same, at its right.
+fn push_right(text: &mut String, width: usize, push: impl FnOnce(&mut String)) {
+    let at = text.len();
+    push(text);
+    text.insert_str(at, missing(&text[at..], width));
 }
 
-fn push_spaces(text: &mut String, count: usize) {
-    const SPACES: &str = "                                ";
-    for _ in 0..count / SPACES.len() {
-        text.push_str(SPACES);
-    }
-    text.push_str(&SPACES[..count % SPACES.len()]);
+/// The spaces that a value needs to fill a column.
+fn missing(value: &str, width: usize) -> &'static str {
+    &SPACES[..width.saturating_sub(value.chars().count())]
 }
 
 fn push_clock(text: &mut String, time: Timestamp, zone: &TimeZone) {
