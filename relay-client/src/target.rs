@@ -197,10 +197,21 @@ fn checked_path(path: &str) -> Result<String, String> {
 
 /// Whether a text is a request target in origin form, and prints the same bytes.
 fn is_exact_uri(text: &str) -> bool {
-    Uri::try_from(text).is_ok_and(|uri| {
-        let same = uri.path_and_query().is_some_and(|printed| printed.as_str() == text);
-        same && uri.scheme().is_none() && uri.authority().is_none()
-    })
+    is_plain_uri(text)
+        || Uri::try_from(text).is_ok_and(|uri| {
+            let same = uri.path_and_query().is_some_and(|printed| printed.as_str() == text);
+            same && uri.scheme().is_none() && uri.authority().is_none()
+        })
+}
+
+/// Longer targets are read whole.
+const MAX_PLAIN_BYTES: usize = 1024;
+
+/// A quick look at what nearly every target consists of: none of these bytes means anything to the URI type but the first
+/// `?`, and none is printed in another way.
+fn is_plain_uri(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~%=&?+:,".contains(&byte);
+    text.starts_with('/') && text.len() <= MAX_PLAIN_BYTES && text.bytes().all(is_plain)
 }
 
 #[cfg(test)]
@@ -229,6 +240,20 @@ mod tests {
             let target = target(typed);
             assert_eq!(target.to_string(), printed);
             assert_eq!(target.authority(), authority);
+        }
+    }
+
+    #[test]
+    fn what_a_quick_look_takes_the_uri_type_takes_and_prints_alike() {
+        let all: String = (' '..='~').filter(|char| is_plain_uri(&format!("/{char}"))).collect();
+        assert_eq!(all.len(), 26 + 26 + 10 + 12);
+        for text in [format!("/{all}?{all}"), format!("//{all}"), format!("/{}", "a".repeat(MAX_PLAIN_BYTES - 1))] {
+            let uri = Uri::try_from(text.as_str()).unwrap();
+            assert_eq!((uri.path_and_query().unwrap().as_str(), is_plain_uri(&text)), (text.as_str(), true));
+            assert!(uri.scheme().is_none() && uri.authority().is_none());
+        }
+        for text in ["", "a", "*", "?", "http://h/", &format!("/{}", "a".repeat(MAX_PLAIN_BYTES))] {
+            assert!(!is_plain_uri(text), "{text}");
         }
     }
 
