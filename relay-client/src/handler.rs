@@ -166,7 +166,7 @@ impl Handler {
         self.connect(deadline).await.map(drop)
     }
 
-    async fn connect(&self, deadline: Instant) -> Result<Connection, CallError> {
+    async fn connect(&self, deadline: Instant) -> Result<Box<Connection>, CallError> {
         let connect_by = deadline.min(Instant::now() + self.timeouts.connect);
         timeout_at(connect_by, connect::connect(&self.target, self.tls.as_ref()))
             .await

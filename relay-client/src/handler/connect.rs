@@ -27,7 +27,7 @@ pub(crate) trait ReadWrite: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ReadWrite for T {}
 
 /// Connects to a target. `tls` is there exactly when the target is `https`.
-pub(super) async fn connect(target: &Target, tls: Option<&TlsConnector>) -> Result<Connection, CallError> {
+pub(super) async fn connect(target: &Target, tls: Option<&TlsConnector>) -> Result<Box<Connection>, CallError> {
     match &target.address {
         Address::Loopback { port } => {
             let (v4, v6) = (std::net::Ipv4Addr::LOCALHOST, std::net::Ipv6Addr::LOCALHOST);
@@ -71,8 +71,8 @@ async fn handshake(
     })
 }
 
-fn start(stream: impl ReadWrite + 'static) -> Connection {
-    Connection::new(http1::Connection::new(Box::new(stream), MAX_HEAD_BYTES))
+fn start(stream: impl ReadWrite + 'static) -> Box<Connection> {
+    Box::new(Connection::new(http1::Connection::new(Box::new(stream), MAX_HEAD_BYTES)))
 }
 
 fn unreachable(error: &std::io::Error) -> CallError {

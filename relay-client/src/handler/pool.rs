@@ -23,7 +23,7 @@ use super::connect::HandlerStream;
 
 /// How long a connection may wait unused: below the five seconds after which Node closes it.
 pub(super) const MAX_IDLE: Duration = Duration::from_secs(3);
-/// A connection; dropping it closes the socket.
+/// A connection; dropping it closes the socket. It stays where it is from call to call, in a box of its own.
 pub(super) struct Connection {
     pub(super) http: http1::Connection<HandlerStream>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -52,7 +52,7 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct State {
     /// Oldest first.
-    idle: VecDeque<(Instant, Connection)>,
+    idle: VecDeque<(Instant, Box<Connection>)>,
     reaping: bool,
 }
 
@@ -62,7 +62,7 @@ impl Pool {
     }
 
     /// The youngest connection that is still good.
-    pub(super) async fn take(&self) -> Option<Connection> {
+    pub(super) async fn take(&self) -> Option<Box<Connection>> {
         if self.lock().idle.is_empty() {
             return None;
         }
@@ -77,7 +77,7 @@ impl Pool {
         None
     }
 
-    fn put(self: &Arc<Self>, connection: Connection) {
+    fn put(self: &Arc<Self>, connection: Box<Connection>) {
         let mut state = self.lock();
         if state.idle.len() >= self.max_idle {
             return;
@@ -119,7 +119,7 @@ async fn reap(pool: Weak<Pool>) {
 
 /// A connection in use, with the right to use it. Dropped, it closes the connection and gives the right back.
 pub(super) struct Lease {
-    pub(super) connection: Connection,
+    pub(super) connection: Box<Connection>,
     pub(super) pool: Arc<Pool>,
     pub(super) permit: OwnedSemaphorePermit,
 }
