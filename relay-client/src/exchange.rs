@@ -32,7 +32,7 @@ use self::{
     request::{Counted, Prepared, Unfit, prepare},
 };
 use crate::{
-    handler::Call,
+    handler::{Call, CallError},
     report::{Line, Outcome, Reporter, event_name},
     routes::Endpoint,
     tap::{BodyTap, Recording, Tap},
@@ -176,20 +176,29 @@ async fn call(
     mut reply: Reply<'_, Responder>,
     traffic: &mut Traffic,
 ) -> Result<u16, Failed> {
-    let (began, called) = (Instant::now(), pin!(handler.call(request)));
-    let (head, call): (AnswerHead, Call<Counted>) = match reply.wait_for(called).await? {
+    let began = Instant::now();
+    let mut called: Option<Call<Counted>> = None; // Where the call stays: it is long to copy.
+    let answered = {
+        let place = &mut called;
+        let answer = pin!(async move {
+            let call = place.insert(handler.begin(handler.lease().await?, request));
+            Ok::<_, CallError>((call.head().await?, call))
+        });
+        reply.wait_for(answer).await?
+    };
+    let (head, call) = match answered {
         Ok(answered) => answered,
         Err(error) => return Err(reply.fail_with(&error, Responder::reset)),
     };
     traffic.handler_us = u32::try_from(began.elapsed().as_micros()).ok();
     traffic.answered(&head);
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
-        return answer::stream(head, call, reply, traffic).await;
+        return answer::pass_on(head, call, reply, traffic).await;
     }
     match (raw, reply) {
         (Some((raw, asked)), Reply { tunnel: Some(responder), .. }) if answer::switches_to(&head, &asked) => {
             let mut carried = Carried::default();
-            let outcome = answer::upgrade(head, call, responder, raw, &mut carried).await;
+            let outcome = Box::pin(answer::upgrade(head, call, responder, raw, &mut carried)).await;
             traffic.from_sender.fetch_add(carried.out_of_tunnel, Ordering::Relaxed);
             traffic.from_handler += carried.into_tunnel;
             outcome

@@ -146,17 +146,16 @@ pub(super) fn switches_to(head: &AnswerHead, asked: &[u8]) -> bool {
     head.upgrade.as_ref().is_some_and(|named| named.eq_ignore_ascii_case(asked))
 }
 
-/// Streams an answer. Without a responder the tunnel is lost, and the answer is read for its copy alone.
-pub(super) async fn stream(
+/// Passes an answer on. Without a responder the tunnel is lost, and the answer is read for its copy alone.
+pub(super) async fn pass_on(
     head: AnswerHead,
-    mut call: Call<Counted>,
+    call: &mut Call<Counted>,
     reply: Reply<'_, Responder>,
     traffic: &mut Traffic,
 ) -> Result<u16, Failed> {
     let (status, headers) = (head.status.as_u16(), head.headers);
     let sha256_in = traffic.sent.as_ref().filter(|_| call.has_sent()).and_then(BodyTap::sha256);
     let head = ResponseHead { status, headers, handler_us: traffic.handler_us, sha256_in };
-    let status = head.status;
     let first = call.next_if_here().await;
     let ends = call.has_ended() && reply.copy.is_none();
     let whole = match first {
@@ -164,7 +163,7 @@ pub(super) async fn stream(
         Some(Ok(Part::Data(data))) if ends && data.len() <= MAX_CHUNK_BYTES => Ok(data),
         first => Err(first),
     };
-    let first = match whole {
+    match whole {
         // Nearly every answer is short and comes in one piece: one look at its stream, and one wake-up.
         Ok(body) => {
             traffic.from_handler += body.len() as u64;
@@ -173,15 +172,26 @@ pub(super) async fn stream(
             if let Some(responder) = reply.tunnel {
                 responder.respond_whole(head, body);
             }
-            return Ok(status);
         }
-        Err(first) => first,
-    };
+        // In a box, so that the others do without its room.
+        Err(first) => Box::pin(stream(head, first, call, reply, traffic)).await?,
+    }
+    Ok(status)
+}
+
+/// Streams an answer, of which the first part may have come.
+async fn stream(
+    head: ResponseHead,
+    first: Option<Result<Part, CallError>>,
+    call: &mut Call<Counted>,
+    reply: Reply<'_, Responder>,
+    traffic: &mut Traffic,
+) -> Result<(), Failed> {
     let kept_head = reply.copy.is_some().then(|| head.clone());
     let sender = reply.tunnel.map(|responder| responder.respond(head));
     let mut reply = Reply { tunnel: sender, copy: reply.copy };
     let mut trailers = HeaderBlock::new();
-    let mut next = if first.is_some() { first } else { reply.next(&mut call).await? };
+    let mut next = if first.is_some() { first } else { reply.next(call).await? };
     while let Some(part) = next {
         match part {
             Err(error) => return Err(reply.fail_with(&error, Sender::reset)),
@@ -193,7 +203,7 @@ pub(super) async fn stream(
             }
             Ok(Part::Trailers(lines)) => trailers = lines,
         }
-        next = reply.next(&mut call).await?;
+        next = reply.next(call).await?;
     }
     traffic.ended();
     if let Some(sender) = reply.tunnel {
@@ -202,14 +212,14 @@ pub(super) async fn stream(
     if let (Some(copy), Some(head)) = (reply.copy, kept_head) {
         copy.finished(head);
     }
-    Ok(status)
+    Ok(())
 }
 
 /// Joins the handler's connection to the tunnel after a 101. A sender's half-close is passed on, and the
 /// handler's, too.
 pub(super) async fn upgrade(
     head: AnswerHead,
-    call: Call<Counted>,
+    call: &mut Call<Counted>,
     responder: Responder,
     body: Receiver,
     carried: &mut Carried,
@@ -221,7 +231,7 @@ pub(super) async fn upgrade(
         headers.push("upgrade", protocol);
     }
     let mut sender = responder.respond(ResponseHead::new(status, headers.build()));
-    let Some((connection, read, _permit)) = call.into_raw() else { return Err(("broken", None)) };
+    let Some((connection, read, _permit)) = call.take_raw() else { return Err(("broken", None)) };
     carried.into_tunnel += read.len() as u64;
     let broken = |error: &dyn std::error::Error| ("broken", Some(error.to_string()));
     sender.send(read).await.map_err(|error| broken(&error))?;

@@ -68,22 +68,36 @@ impl Handler {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
+        let mut call = self.begin(self.lease().await?, request);
+        let head = call.head().await?;
+        Ok((head, call))
+    }
+
+    /// The right to one more call, and a connection for it.
+    pub(crate) async fn lease(&self) -> Result<Lease, CallError> {
         let deadline = Instant::now() + self.timeouts.total;
         let permit = match Arc::clone(&self.permits).try_acquire_owned() {
             Ok(permit) => permit,
-            Err(_) => timeout_at(deadline, Arc::clone(&self.permits).acquire_owned())
+            // Seldom needed, and large, as is a new connection.
+            Err(_) => Box::pin(timeout_at(deadline, Arc::clone(&self.permits).acquire_owned()))
                 .await
                 .map_err(|_| CallError::Timeout(Timeout::Queue))?
                 .expect("the semaphore is never closed"),
         };
         let connection = match self.pool.take().await {
             Some(connection) => connection,
-            None => Box::pin(self.connect(deadline)).await?, // Seldom needed, and large.
+            None => Box::pin(self.connect(deadline)).await?,
         };
-        let lease = Lease { connection, pool: Arc::clone(&self.pool), permit };
-        let mut call = Call::new(lease, request, self.timeouts, deadline);
-        let head = poll_fn(|cx| call.poll_head(cx)).await?;
-        Ok((head, call))
+        Ok(Lease { deadline, connection, pool: Arc::clone(&self.pool), permit })
+    }
+
+    /// A call that nothing was sent of: [`Call::head`] comes next.
+    pub(crate) fn begin<B>(&self, lease: Lease, request: HandlerRequest<B>) -> Call<B>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Call::new(lease, request, self.timeouts)
     }
 }
 
@@ -108,24 +122,28 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(super) fn new(mut lease: Lease, request: HandlerRequest<B>, timeouts: Timeouts, deadline: Instant) -> Self {
+    fn new(mut lease: Lease, request: HandlerRequest<B>, timeouts: Timeouts) -> Self {
         let HandlerRequest { method, head, body, chunked } = request;
         lease.connection.http.begin(&method);
         let upload = Some(Upload::new(head, body, chunked));
         Self {
+            deadline: lease.deadline,
             lease: Some(lease),
             upload,
             unwritten: None,
             has_sent: false,
             timeouts,
-            deadline,
             still_since: None,
             frames: 0,
         }
     }
 
-    /// The head of the answer.
-    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, CallError>> {
+    /// Sends the request and waits for the head of the answer.
+    pub(crate) async fn head(&mut self) -> Result<AnswerHead, CallError> {
+        poll_fn(|cx| self.poll_head(cx)).await
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, CallError>> {
         let Some(mut lease) = self.lease.take() else { return Poll::Ready(Err(CallError::Broken(String::new()))) };
         self.poll_upload(&mut lease.connection, cx)?;
         match lease.connection.http.poll_head(cx) {
@@ -197,8 +215,8 @@ where
     }
 
     /// After a 101: the connection, what was read of it already, and the right to use it.
-    pub(crate) fn into_raw(self) -> Option<(HandlerStream, Bytes, OwnedSemaphorePermit)> {
-        let Lease { connection, permit, .. } = self.lease?;
+    pub(crate) fn take_raw(&mut self) -> Option<(HandlerStream, Bytes, OwnedSemaphorePermit)> {
+        let Lease { connection, permit, .. } = self.lease.take()?;
         let (stream, read) = connection.http.into_raw();
         Some((stream, read, permit))
     }

@@ -118,7 +118,9 @@ async fn reap(pool: Weak<Pool>) {
 }
 
 /// A connection in use, with the right to use it. Dropped, it closes the connection and gives the right back.
-pub(super) struct Lease {
+pub(crate) struct Lease {
+    /// When all of the call has to be over.
+    pub(super) deadline: Instant,
     pub(super) connection: Box<Connection>,
     pub(super) pool: Arc<Pool>,
     pub(super) permit: OwnedSemaphorePermit,
