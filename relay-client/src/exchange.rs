@@ -29,7 +29,7 @@ pub(crate) use self::outcomes::Outcomes;
 use self::{
     answer::{Copy, Reply},
     outcomes::Attempt,
-    request::{Counted, Prepared, Unfit, prepare},
+    request::{Called, Counted, Prepared, Unfit, prepare},
 };
 use crate::{
     handler::{Call, CallError},
@@ -91,61 +91,89 @@ pub(crate) struct Watchers {
 }
 
 /// Answers one request and reports how it went. `serving` is `None` for an endpoint that was not offered.
-pub(crate) async fn serve(
-    request: relay_tunnel::Request,
-    serving: Option<Arc<Endpoint>>,
-    Watchers { reporter, outcomes, tap }: Watchers,
-) {
-    let started = Instant::now();
-    let mut line = first_line(&request.head);
-    let attempt = Attempt::of(&request.head);
-    let mut traffic = Traffic::default();
-    let relay_tunnel::Request { head, body, responder } = request;
-    let prepared = match &serving {
-        Some(serving) => prepare(&head, body, serving, &traffic.from_sender),
-        None => Err(Unfit { reset: ResetCode::NotCalled, failed: ("endpoint_not_offered", None) }),
+pub(crate) async fn serve(request: relay_tunnel::Request, serving: Option<Arc<Endpoint>>, watchers: Watchers) {
+    let mut exchange = Exchange::new(&request.head);
+    let Some((called, responder)) = exchange.prepare(request, serving.as_deref(), &watchers) else {
+        return exchange.report(&watchers.reporter);
     };
-    let prepared = prepared.and_then(|prepared| match attempt {
-        Some(attempt) if !outcomes.may_call(attempt) => {
-            Err(Unfit { reset: ResetCode::NotCalled, failed: ("older_attempt", None) })
-        }
-        _ => Ok(prepared),
-    });
-    match prepared {
-        Ok(mut prepared) => {
-            line.path = std::mem::take(&mut prepared.path);
-            line.replay_of = shown_id(prepared.replay_of.take().as_deref());
-            traffic.recording = tap.map(|tap| Box::new(prepared.record(tap, started, head.attempt)));
-            traffic.sent = match &traffic.recording {
-                Some(recording) => Some(recording.request.clone()),
-                None => head.asks_sha256.then(|| prepared.summed()),
-            };
-            drop(head); // The handler may take its time, and nothing of this is wanted any more.
-            let copy = attempt.map(|attempt| Copy::new(attempt, &outcomes));
-            let reply = Reply { tunnel: Some(responder), copy };
-            (line.outcome, line.note) = match call(prepared, reply, &mut traffic).await {
-                Ok(status) => (Outcome::Status(status), None),
-                Err((code, note)) => (Outcome::Failed(code.to_owned()), note),
-            };
-        }
-        Err(Unfit { reset, failed: (code, note) }) => {
-            responder.reset(reset);
-            line.path = String::from_utf8_lossy(&head.target).into_owned();
-            line.replay_of = shown_id(head.headers.all(names::REPLAY_OF).next());
-            (line.outcome, line.note) = (Outcome::Unmade(code.to_owned()), note);
-        }
+    let copy = exchange.attempt.map(|attempt| Copy::new(attempt, &watchers.outcomes));
+    let reply = Reply { tunnel: Some(responder), copy };
+    let outcome = call(called, reply, &mut exchange.traffic).await;
+    (exchange.line.outcome, exchange.line.note) = match outcome {
+        Ok(status) => (Outcome::Status(status), None),
+        Err((code, note)) => (Outcome::Failed(code.to_owned()), note),
+    };
+    exchange.report(&watchers.reporter);
+}
+
+/// What is known of an exchange, from the request's arrival to the report.
+struct Exchange {
+    started: Instant,
+    attempt: Option<Attempt>,
+    line: Line,
+    traffic: Traffic,
+}
+
+impl Exchange {
+    fn new(head: &RequestHead) -> Self {
+        let started = Instant::now();
+        Self { started, attempt: Attempt::of(head), line: first_line(head), traffic: Traffic::default() }
     }
-    if let Some((end, _)) = line.path.char_indices().nth(MAX_PATH_CHARS) {
-        line.path.truncate(end);
-        line.path.push('…');
+
+    /// The request to the handler. Where none can be made, the exchange is over.
+    fn prepare<'a>(
+        &mut self,
+        request: relay_tunnel::Request,
+        serving: Option<&'a Endpoint>,
+        watchers: &Watchers,
+    ) -> Option<(Called<'a>, Responder)> {
+        let relay_tunnel::Request { head, body, responder } = request;
+        let prepared = match serving {
+            Some(serving) => prepare(&head, body, serving, &self.traffic.from_sender),
+            None => Err(Unfit { reset: ResetCode::NotCalled, failed: ("endpoint_not_offered", None) }),
+        };
+        let unfit = match (prepared, self.attempt) {
+            (Ok(_), Some(attempt)) if !watchers.outcomes.may_call(attempt) => {
+                Unfit { reset: ResetCode::NotCalled, failed: ("older_attempt", None) }
+            }
+            (Ok(prepared), _) => return Some((self.called(prepared, &head, watchers), responder)),
+            (Err(unfit), _) => unfit,
+        };
+        responder.reset(unfit.reset);
+        let (code, note) = unfit.failed;
+        self.line.path = String::from_utf8_lossy(&head.target).into_owned();
+        self.line.replay_of = shown_id(head.headers.all(names::REPLAY_OF).next());
+        (self.line.outcome, self.line.note) = (Outcome::Unmade(code.to_owned()), note);
+        None
     }
-    line.duration = started.elapsed();
-    line.bytes_in = traffic.from_sender.load(Ordering::Relaxed);
-    line.bytes_out = traffic.from_handler;
-    if let Some(recording) = traffic.recording {
-        recording.finish(line.clone());
+
+    /// Takes note of a request that is about to be sent.
+    fn called<'a>(&mut self, mut prepared: Prepared<'a>, head: &RequestHead, watchers: &Watchers) -> Called<'a> {
+        self.line.path = std::mem::take(&mut prepared.path);
+        self.line.replay_of = shown_id(prepared.replay_of.take().as_deref());
+        let tap = watchers.tap.as_ref().map(Arc::clone);
+        self.traffic.recording = tap.map(|tap| Box::new(prepared.record(tap, self.started, head.attempt)));
+        self.traffic.sent = match &self.traffic.recording {
+            Some(recording) => Some(recording.request.clone()),
+            None => head.asks_sha256.then(|| prepared.summed()),
+        };
+        prepared.called
     }
-    reporter.exchange(line);
+
+    fn report(mut self, reporter: &Reporter) {
+        let line = &mut self.line;
+        if let Some((end, _)) = line.path.char_indices().nth(MAX_PATH_CHARS) {
+            line.path.truncate(end);
+            line.path.push('…');
+        }
+        line.duration = self.started.elapsed();
+        line.bytes_in = self.traffic.from_sender.load(Ordering::Relaxed);
+        line.bytes_out = self.traffic.from_handler;
+        if let Some(recording) = self.traffic.recording {
+            recording.finish(line.clone());
+        }
+        reporter.exchange(self.line);
+    }
 }
 
 /// What can be said of an exchange when it begins.
@@ -172,7 +200,7 @@ fn shown_id(id: Option<&[u8]>) -> Option<String> {
 
 /// Calls the handler and passes its answer on.
 async fn call(
-    Prepared { handler, request, raw, .. }: Prepared<'_>,
+    Called { handler, request, raw }: Called<'_>,
     mut reply: Reply<'_, Responder>,
     traffic: &mut Traffic,
 ) -> Result<u16, Failed> {

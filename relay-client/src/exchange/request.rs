@@ -32,11 +32,16 @@ const SHORT_BYTES: u64 = 8 * 1024;
 
 /// A request as its handler gets it.
 pub(super) struct Prepared<'a> {
-    pub(super) handler: &'a Handler,
     route: &'a Route,
     pub(super) path: String,
     /// The event that it repeats.
     pub(super) replay_of: Option<Bytes>,
+    pub(super) called: Called<'a>,
+}
+
+/// What calling the handler takes.
+pub(super) struct Called<'a> {
+    pub(super) handler: &'a Handler,
     pub(super) request: HandlerRequest<Counted>,
     /// For an upgrade: what comes after the handler's 101, and the protocol that was asked for.
     pub(super) raw: Option<(Receiver, Bytes)>,
@@ -46,7 +51,7 @@ impl Prepared<'_> {
     /// Has what becomes of it recorded.
     pub(super) fn record(&mut self, tap: Arc<Tap>, came: Instant, attempt: u32) -> Recording {
         let own = self.route.config.headers.iter().map(|(name, _)| name.clone()).collect();
-        let recording = Recording::new(tap, came, attempt, &self.request.head, own);
+        let recording = Recording::new(tap, came, attempt, &self.called.request.head, own);
         self.watch(&recording.request);
         recording
     }
@@ -59,7 +64,7 @@ impl Prepared<'_> {
     }
 
     fn watch(&mut self, tap: &BodyTap) {
-        match &mut self.request.body {
+        match &mut self.called.request.body {
             Some(body) => body.tap = Some(tap.clone()),
             None => tap.end(),
         }
@@ -130,7 +135,8 @@ pub(super) fn prepare<'a>(
         }
     }
     request.head.extend_from_slice(b"\r\n");
-    Ok(Prepared { handler: &route.handler, route, path, replay_of: said.replay_of, request, raw })
+    let called = Called { handler: &route.handler, request, raw };
+    Ok(Prepared { route, path, replay_of: said.replay_of, called })
 }
 
 /// What the header lines say, as far as it matters on the way to the handler.
