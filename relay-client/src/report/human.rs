@@ -194,7 +194,8 @@ fn push_clock(text: &mut String, time: Timestamp, zone: &TimeZone) {
             text.push(':');
         }
         let digit = |digit: i8| char::from(b'0' + digit.unsigned_abs() % 10);
-        text.extend([digit(value / 10), digit(value % 10)]);
+        text.push(digit(value / 10));
+        text.push(digit(value % 10));
     }
 }
 
