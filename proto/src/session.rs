@@ -323,7 +323,9 @@ impl Session {
         stream.outgoing.head_given = true;
         stream.upgraded = head.status == 101;
         stream.outgoing.head = Some(Head::Response(head));
-        self.enqueue(id);
+        if stream.lines_up() {
+            self.line_up(id);
+        }
         Ok(())
     }
 
@@ -340,7 +342,9 @@ impl Session {
         }
         if !bytes.is_empty() {
             stream.outgoing.body.push(bytes);
-            self.enqueue(id);
+            if stream.lines_up() {
+                self.line_up(id);
+            }
         }
         Ok(())
     }
@@ -355,7 +359,9 @@ impl Session {
             return Err(SendError::Ended);
         }
         stream.outgoing.end = End::Owed(trailers);
-        self.enqueue(id);
+        if stream.lines_up() {
+            self.line_up(id);
+        }
         Ok(())
     }
 
@@ -477,13 +483,13 @@ impl Session {
     }
 
     fn enqueue(&mut self, id: StreamId) {
-        if let Some(stream) = self.streams.get_mut(&id)
-            && !stream.queued
-            && stream.ready()
-        {
-            stream.queued = true;
-            self.ready.push_back(id);
+        if self.streams.get_mut(&id).is_some_and(Stream::lines_up) {
+            self.line_up(id);
         }
+    }
+
+    fn line_up(&mut self, id: StreamId) {
+        self.ready.push_back(id);
         if self.ready.len() > 2 * self.streams.len() + 64 {
             // Streams that were given up before their turn, while the socket took nothing.
             self.ready.retain(|id| self.streams.contains_key(id));

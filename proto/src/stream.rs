@@ -128,6 +128,13 @@ impl Stream {
         !self.incoming.ended && self.incoming.window.owes_credit()
     }
 
+    /// Whether the stream comes into the session's queue now; it takes note of that.
+    pub(crate) fn lines_up(&mut self) -> bool {
+        let lines_up = !self.queued && self.ready();
+        self.queued |= lines_up;
+        lines_up
+    }
+
     pub(crate) fn ready(&self) -> bool {
         self.reset_owed.is_some() || self.outgoing.ready() || self.owes_credit()
     }
