@@ -204,7 +204,6 @@ async fn call(
     mut reply: Reply<'_, Responder>,
     traffic: &mut Traffic,
 ) -> Result<u16, Failed> {
-    let began = Instant::now();
     let mut called: Option<Call<Counted>> = None; // Where the call stays: it is long to copy.
     let answered = {
         let place = &mut called;
@@ -218,7 +217,7 @@ async fn call(
         Ok(answered) => answered,
         Err(error) => return Err(reply.fail_with(&error, Responder::reset)),
     };
-    traffic.handler_us = u32::try_from(began.elapsed().as_micros()).ok();
+    traffic.handler_us = u32::try_from(call.took().as_micros()).ok();
     traffic.answered(&head);
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
         return answer::pass_on(head, call, reply, traffic).await;

@@ -75,20 +75,22 @@ impl Handler {
 
     /// The right to one more call, and a connection for it.
     pub(crate) async fn lease(&self) -> Result<Lease, CallError> {
-        let deadline = Instant::now() + self.timeouts.total;
-        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
-            Ok(permit) => permit,
-            // Seldom needed, and large, as is a new connection.
-            Err(_) => Box::pin(timeout_at(deadline, Arc::clone(&self.permits).acquire_owned()))
-                .await
-                .map_err(|_| CallError::Timeout(Timeout::Queue))?
-                .expect("the semaphore is never closed"),
+        let began = Instant::now();
+        let deadline = began + self.timeouts.total;
+        let (permit, now) = match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => (permit, began),
+            Err(_) => {
+                // Seldom needed, and large, as is a new connection.
+                let permit = Box::pin(timeout_at(deadline, Arc::clone(&self.permits).acquire_owned())).await;
+                let permit = permit.map_err(|_| CallError::Timeout(Timeout::Queue))?;
+                (permit.expect("the semaphore is never closed"), Instant::now())
+            }
         };
-        let connection = match self.pool.take().await {
+        let connection = match self.pool.take(now).await {
             Some(connection) => connection,
             None => Box::pin(self.connect(deadline)).await?,
         };
-        Ok(Lease { deadline, connection, pool: Arc::clone(&self.pool), permit })
+        Ok(Lease { began, connection, pool: Arc::clone(&self.pool), permit })
     }
 
     /// A call that nothing was sent of: [`Call::head`] comes next.
@@ -111,7 +113,7 @@ pub(crate) struct Call<B> {
     unwritten: Option<io::Error>,
     has_sent: bool,
     timeouts: Timeouts,
-    deadline: Instant,
+    began: Instant,
     /// Since when there was no progress in what is waited for.
     still_since: Option<Instant>,
     frames: u64,
@@ -127,7 +129,7 @@ where
         lease.connection.http.begin(&method);
         let upload = Some(Upload::new(head, body, chunked));
         Self {
-            deadline: lease.deadline,
+            began: lease.began,
             lease: Some(lease),
             upload,
             unwritten: None,
@@ -204,6 +206,11 @@ where
         .await
     }
 
+    /// How long the call has taken by now, the wait for a connection included.
+    pub(crate) fn took(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// Whether the request was written whole.
     pub(crate) const fn has_sent(&self) -> bool {
         self.has_sent
@@ -249,12 +256,13 @@ where
     fn poll_limit(&mut self, connection: &mut Connection, limit: Timeout, cx: &mut Context<'_>) -> Poll<CallError> {
         let still_since = *self.still_since.get_or_insert_with(Instant::now);
         let most = if limit == Timeout::Head { self.timeouts.head } else { self.timeouts.idle };
-        let until = self.deadline.min(still_since + most);
+        let deadline = self.began + self.timeouts.total;
+        let until = deadline.min(still_since + most);
         loop {
             let timer = connection.timer(until);
             ready!(timer.as_mut().poll(cx));
             if Instant::now() >= until {
-                let limit = if until == self.deadline { Timeout::Total } else { limit };
+                let limit = if until == deadline { Timeout::Total } else { limit };
                 return Poll::Ready(CallError::Timeout(limit));
             }
             timer.as_mut().reset(until);

@@ -61,8 +61,8 @@ impl Pool {
         Self { max_idle, state: Mutex::default() }
     }
 
-    /// The youngest connection that is still good.
-    pub(super) async fn take(&self) -> Option<Box<Connection>> {
+    /// The youngest connection that is still good; `now` is when it is asked for.
+    pub(super) async fn take(&self, now: Instant) -> Option<Box<Connection>> {
         if self.lock().idle.is_empty() {
             return None;
         }
@@ -70,7 +70,7 @@ impl Pool {
         tokio::task::yield_now().await;
         let mut state = self.lock();
         while let Some((since, mut connection)) = state.idle.pop_back() {
-            if since.elapsed() < MAX_IDLE && connection.http.is_quiet() {
+            if now.duration_since(since) < MAX_IDLE && connection.http.is_quiet() {
                 return Some(connection);
             }
         }
@@ -119,8 +119,8 @@ async fn reap(pool: Weak<Pool>) {
 
 /// A connection in use, with the right to use it. Dropped, it closes the connection and gives the right back.
 pub(crate) struct Lease {
-    /// When all of the call has to be over.
-    pub(super) deadline: Instant,
+    /// Since when it was asked for.
+    pub(super) began: Instant,
     pub(super) connection: Box<Connection>,
     pub(super) pool: Arc<Pool>,
     pub(super) permit: OwnedSemaphorePermit,
