@@ -15,7 +15,7 @@ use std::{
     future::Future,
     ops::Range,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
 };
@@ -50,6 +50,7 @@ mod fault;
 mod head;
 mod index;
 mod intake;
+mod key_runs;
 mod keys;
 mod listing;
 #[cfg_attr(not(test), expect(dead_code, reason = "tests read more of the log than the store does"))]
@@ -113,8 +114,6 @@ pub struct SqliteStore {
     readers: Readers,
     writer: Arc<Writer>,
     shared: Arc<Shared>,
-    /// Where the sweep of old keys stands.
-    swept: Arc<Mutex<Option<[u8; 16]>>>,
     _lock: schema::Lock,
 }
 
@@ -182,7 +181,7 @@ impl SqliteStore {
         // What was read back from the log is not committed yet.
         shared.counters.is_behind.store(true, Ordering::Release);
         let writer = Arc::new(Writer::start(index, log, known, Arc::clone(&shared))?);
-        Ok(Self { readers, writer, shared, swept: Arc::default(), _lock: lock })
+        Ok(Self { readers, writer, shared, _lock: lock })
     }
 
     fn write<T, F>(&self, kind: Kind, bytes: usize, work: F) -> Reply<'_, T>
@@ -403,11 +402,7 @@ impl Store for SqliteStore {
             let used = self.shared.counters.used_bytes.load(Ordering::Relaxed);
             let asked = policy.clone();
             let found = self.look(move |connection| purge::look(connection, &asked, used, now)).await?;
-            let swept = Arc::clone(&self.swept);
-            let remove = move |tx: &mut Tx<'_>| {
-                let mut swept = swept.lock().unwrap_or_else(PoisonError::into_inner);
-                purge::remove(tx, &policy, &found, &mut swept, now)
-            };
+            let remove = move |tx: &mut Tx<'_>| purge::remove(tx, &policy, &found, now);
             let purged = self.write(Kind::Upkeep, 256, remove).await?;
             if purged.next.is_none() && !self.shared.pulse.is_full() {
                 self.compact().await?;

@@ -158,7 +158,7 @@ impl Index {
         note.execute([mark.cast_signed(), known.last_seq])?;
         drop(note);
         self.connection.prepare_cached("COMMIT")?.execute([])?;
-        shared.keys.committed();
+        shared.keys.committed(&self.connection)?;
         (self.changed, self.events, self.commits) = (None, 0, self.commits + 1);
         let commit = self.commits;
         self.dead_files.extend(self.unused_files.drain(..).map(|file| (file, commit)));

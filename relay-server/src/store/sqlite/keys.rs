@@ -1,19 +1,23 @@
 //! Which events have a dedup key or a sender's id: an index whose order is random, kept cheap.
 //!
-//! Put straight into a B-tree, each new key would dirty a page of its own in every commit. So new keys stand in memory
-//! first. When that set is full it is frozen and moves into the table `key` in order, a slice with each commit, so that
-//! many keys share a page. The keys themselves are in the event rows: after a crash, the store reads back those above
-//! the last `key_upto`.
+//! Put straight into a B-tree, each new key would dirty a page of its own in every commit, and the more of them there are,
+//! the fewer would share one. So new keys stand in memory first. When that set is full it is frozen and moves into tables
+//! as a run of its own (`key_runs`), a page at a time. The keys themselves are in the event rows: after a crash, the store
+//! reads back those above the last `key_upto`.
 //!
-//! Invariant: a key is in memory or in the table, or in both, from the commit of its event on.
+//! Invariant: a key is in memory or in a run, or in both, from the commit of its event on.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, Statement};
+use rusqlite::{Connection, OptionalExtension as _};
 
-use super::{event_record::RowFacts, row};
+use super::{
+    event_record::RowFacts,
+    key_runs::{self, MOST_FOUND, PAGE_KEYS, Run},
+    row,
+};
 use crate::endpoint::EndpointName;
 use crate::store::{StoreError, rules::sha256};
 use crate::webhook::EventId;
@@ -21,8 +25,8 @@ use crate::webhook::EventId;
 /// Keys in memory before they are moved, about 50 bytes each.
 const FULL: usize = 64 * 1024;
 
-/// Keys that one statement puts in.
-const KEYS_AT_ONCE: usize = 16;
+/// Runs that one sweep removes.
+const SWEPT_RUNS: usize = 4;
 
 pub(super) type Key = (u128, EventId);
 
@@ -33,12 +37,22 @@ pub(super) struct Keys(Mutex<Sets>);
 struct Sets {
     active: BTreeSet<Key>,
     frozen: BTreeSet<Key>,
-    /// Keys of events up to here stand in `frozen` or in the table.
+    /// Keys of events up to here stand in `frozen` or in runs.
     frozen_upto: i64,
-    /// Whether anything was ever moved.
-    has_table: bool,
-    /// How far `frozen` was moved; what was moved stands in the table once the index is committed.
-    moved: Option<Key>,
+    /// What becomes of `frozen`, once its first page was written.
+    moving: Option<Moving>,
+    /// As they were committed, the oldest first.
+    runs: Vec<Run>,
+    /// Whether runs were removed since the last commit.
+    has_swept: bool,
+}
+
+/// A run on its way into the tables.
+#[derive(Debug)]
+struct Moving {
+    run: Run,
+    last: Key,
+    is_whole: bool,
 }
 
 pub(super) fn hash(endpoint: &EndpointName, text: &str) -> u128 {
@@ -46,17 +60,31 @@ pub(super) fn hash(endpoint: &EndpointName, text: &str) -> u128 {
     u128::from_be_bytes(*sum.first_chunk().expect("a SHA-256 is longer"))
 }
 
-fn insertion(keys: usize) -> String {
-    format!("INSERT OR IGNORE INTO key (hash, id) VALUES {}", vec!["(?, ?)"; keys].join(", "))
-}
-
-fn insert(statement: &mut Statement<'_>, keys: &[Key]) -> Result<(), StoreError> {
-    for (nth, (hash, id)) in keys.iter().enumerate() {
-        statement.raw_bind_parameter(1 + nth * 2, hash.to_be_bytes())?;
-        statement.raw_bind_parameter(2 + nth * 2, id.as_bytes())?;
+impl Sets {
+    /// Writes the next page of what is frozen; how many keys it has.
+    fn move_page(&mut self, connection: &Connection) -> Result<usize, StoreError> {
+        if self.frozen.is_empty() || self.moving.as_ref().is_some_and(|moving| moving.is_whole) {
+            return Ok(0);
+        }
+        let from = self.moving.as_ref().map_or(Bound::Unbounded, |moving| Bound::Excluded(moving.last));
+        let mut run = match self.moving.take() {
+            Some(moving) => moving.run,
+            None => {
+                let number = self.runs.last().map_or(0, Run::number) + 1;
+                Run::begin(connection, number, self.frozen.len())?
+            }
+        };
+        let keys = self.frozen.range((from, Bound::Unbounded)).copied();
+        let Some((last, count)) = run.write_page(connection, keys)? else { return Ok(0) };
+        let is_whole = self.frozen.last() == Some(&last);
+        if is_whole {
+            run.end(connection)?;
+            let mut upsert = connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('key_upto', ?1)")?;
+            upsert.execute([self.frozen_upto])?;
+        }
+        self.moving = Some(Moving { run, last, is_whole });
+        Ok(count)
     }
-    statement.raw_execute()?;
-    Ok(())
 }
 
 impl Keys {
@@ -66,18 +94,19 @@ impl Keys {
 
     /// The events with this key, the newest first. They are candidates: the row says whether the key is really its.
     pub(super) fn find(&self, connection: &Connection, hash: u128) -> Result<Vec<EventId>, StoreError> {
-        let (mut found, has_table): (BTreeSet<EventId>, bool) = {
+        let (mut found, runs): (BTreeSet<EventId>, Vec<u32>) = {
             let sets = self.sets();
             let range = (hash, EventId::from_bytes([0; 16]))..=(hash, EventId::from_bytes([0xff; 16]));
             let found = sets.active.range(range.clone()).chain(sets.frozen.range(range)).map(|key| key.1).collect();
-            (found, sets.has_table)
+            let runs = sets.runs.iter().rev().filter(|run| run.may_have(hash)).map(Run::number).collect();
+            (found, runs)
         };
-        if !has_table {
-            return Ok(found.into_iter().rev().collect());
-        }
-        let mut query = connection.prepare_cached("SELECT id FROM key WHERE hash = ?1 ORDER BY id DESC LIMIT 1000")?;
-        for id in query.query_map([hash.to_be_bytes()], |row| row.get(0))? {
-            found.insert(EventId::from_bytes(id?));
+        let most = found.len() + MOST_FOUND;
+        for run in runs {
+            if found.len() >= most {
+                break;
+            }
+            key_runs::find(connection, run, hash, &mut found)?;
         }
         Ok(found.into_iter().rev().collect())
     }
@@ -88,7 +117,7 @@ impl Keys {
         sets.active.extend(fresh);
         if sets.active.len() >= FULL && sets.frozen.is_empty() {
             sets.frozen = std::mem::take(&mut sets.active);
-            (sets.frozen_upto, sets.moved) = (upto, None);
+            (sets.frozen_upto, sets.moving) = (upto, None);
         }
     }
 
@@ -103,49 +132,57 @@ impl Keys {
 
     fn has_come(&self, new: usize) -> bool {
         let sets = self.sets();
-        sets.active.len() > new && sets.frozen.last() > sets.moved.as_ref()
+        let is_moved = sets.frozen.is_empty() || sets.moving.as_ref().is_some_and(|moving| moving.is_whole);
+        sets.active.len() > new && !is_moved
     }
 
-    /// Moves so many at most into the table; how many.
+    /// Moves about so many into a run, a page at least; how many.
     pub(super) fn move_slice(&self, connection: &Connection, most: usize) -> Result<usize, StoreError> {
-        static MANY: LazyLock<String> = LazyLock::new(|| insertion(KEYS_AT_ONCE));
-        static ONE: LazyLock<String> = LazyLock::new(|| insertion(1));
-        let (slice, upto) = {
-            let sets = self.sets();
-            let from = sets.moved.map_or(Bound::Unbounded, Bound::Excluded);
-            let slice: Vec<Key> = sets.frozen.range((from, Bound::Unbounded)).take(most).copied().collect();
-            (slice, sets.frozen_upto)
-        };
-        let Some(&last) = slice.last() else { return Ok(0) };
-        let (many, rest) = slice.as_chunks::<KEYS_AT_ONCE>();
-        if !many.is_empty() {
-            let mut statement = connection.prepare_cached(&MANY)?;
-            many.iter().try_for_each(|keys| insert(&mut statement, keys))?;
+        let (mut sets, mut moved) = (self.sets(), 0);
+        for _ in 0..most.div_ceil(PAGE_KEYS) {
+            moved += sets.move_page(connection)?;
         }
-        if !rest.is_empty() {
-            let mut statement = connection.prepare_cached(&ONE)?;
-            rest.chunks(1).try_for_each(|key| insert(&mut statement, key))?;
-        }
-        let mut sets = self.sets();
-        (sets.moved, sets.has_table) = (Some(last), true);
-        if sets.frozen.last() == Some(&last) {
-            let mut upsert = connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('key_upto', ?1)")?;
-            upsert.execute([upto])?;
-        }
-        Ok(slice.len())
+        Ok(moved)
     }
 
     /// The index is committed.
-    pub(super) fn committed(&self) {
+    pub(super) fn committed(&self, connection: &Connection) -> Result<(), StoreError> {
         let mut sets = self.sets();
-        if sets.moved.is_some() && sets.frozen.last() == sets.moved.as_ref() {
+        if let Some(moved) = sets.moving.take_if(|moving| moving.is_whole) {
             sets.frozen.clear();
+            sets.runs.push(moved.run);
         }
+        if std::mem::take(&mut sets.has_swept) {
+            let numbers = key_runs::numbers(connection)?;
+            sets.runs.retain(|run| numbers.contains(&run.number()));
+        }
+        Ok(())
     }
 
     /// The index is as it was when it was committed last.
     pub(super) fn rolled_back(&self) {
-        self.sets().moved = None;
+        self.sets().moving = None;
+    }
+
+    /// Forgets keys of events that are older than the oldest one that is there, run by run.
+    pub(super) fn sweep(&self, connection: &Connection) -> Result<(), StoreError> {
+        let mut query = connection.prepare_cached("SELECT id FROM event ORDER BY seq LIMIT 1")?;
+        let oldest: Option<[u8; 16]> = query.query_row([], |row| row.get(0)).optional()?;
+        // An id begins with its time: an hour is left for ids that were made out of order.
+        let mut edge = oldest.unwrap_or([0xff; 16]);
+        let millis = u64::from_be_bytes([0, 0, edge[0], edge[1], edge[2], edge[3], edge[4], edge[5]]);
+        if oldest.is_some() {
+            edge = [0; 16];
+            edge[..6].copy_from_slice(&millis.saturating_sub(3_600_000).to_be_bytes()[2..]);
+        }
+        for _ in 0..SWEPT_RUNS {
+            if !key_runs::remove_before(connection, &edge)? {
+                break;
+            }
+            // The batch may be taken back: what is in memory follows the tables when they are committed.
+            self.sets().has_swept = true;
+        }
+        Ok(())
     }
 
     /// Reads back what was in memory when the last process ended.
@@ -173,7 +210,95 @@ impl Keys {
                 active.insert((hash(&endpoint, text), id));
             }
         }
-        let has_table = connection.query_row("SELECT EXISTS (SELECT 1 FROM key)", [], |row| row.get(0))?;
-        Ok(Self(Mutex::new(Sets { active, has_table, ..Sets::default() })))
+        Ok(Self(Mutex::new(Sets { active, runs: key_runs::load(connection)?, ..Sets::default() })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::schema, *};
+
+    fn id(nth: u128) -> EventId {
+        EventId::from_bytes(nth.to_be_bytes())
+    }
+
+    /// As random as hashes are.
+    fn random(nth: u128) -> u128 {
+        hash(&EndpointName::parse("pay").expect("a name"), &nth.to_string())
+    }
+
+    fn open() -> (tempfile::TempDir, Connection) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let connection = schema::open_writer(&folder.path().join("relay.db")).expect("a database");
+        (folder, connection)
+    }
+
+    /// A full set, in which one key has many events.
+    fn filled() -> (Keys, u128) {
+        let (keys, common) = (Keys::default(), random(u128::MAX));
+        let once = (0..FULL as u128).map(|nth| (random(nth), id(nth)));
+        let often = (0..600).map(|nth| (common, id(nth)));
+        keys.publish(&once.chain(often).collect::<Vec<_>>(), 7);
+        (keys, common)
+    }
+
+    fn ids(all: impl DoubleEndedIterator<Item = u128>) -> Vec<EventId> {
+        all.rev().map(id).collect()
+    }
+
+    fn assert_found(keys: &Keys, connection: &Connection, common: u128) {
+        let find = |hash| keys.find(connection, hash).expect("found");
+        assert_eq!(find(common), ids(0..600));
+        for nth in [0, 1, 777, FULL as u128 - 1] {
+            assert_eq!(find(random(nth)), [id(nth)], "{nth}");
+        }
+        assert!((0..500).all(|nth| find(random(1_000_000 + nth)).is_empty()));
+    }
+
+    #[test]
+    fn keys_are_found_before_while_and_after_they_move_and_by_the_next_process() {
+        let (_folder, connection) = open();
+        let (keys, common) = filled();
+        assert_found(&keys, &connection, common);
+        // A part of a run is committed, and the process goes on without it.
+        assert!(keys.move_slice(&connection, 5000).expect("moved") >= 5000);
+        keys.committed(&connection).expect("noted");
+        assert_found(&keys, &connection, common);
+        keys.rolled_back();
+        let mut moved = 0;
+        while let count @ 1.. = keys.move_slice(&connection, 1).expect("moved") {
+            moved += count;
+        }
+        assert_eq!(moved, FULL + 600);
+        assert_found(&keys, &connection, common);
+        keys.committed(&connection).expect("noted");
+        assert!(keys.sets().frozen.is_empty());
+        assert_found(&keys, &connection, common);
+        assert_found(&Keys::load(&connection).expect("loaded"), &connection, common);
+    }
+
+    #[test]
+    fn runs_whose_events_are_gone_are_swept() {
+        let (_folder, connection) = open();
+        let (keys, common) = filled();
+        while keys.move_slice(&connection, FULL).expect("moved") > 0 {}
+        keys.committed(&connection).expect("noted");
+        keys.sweep(&connection).expect("swept");
+        keys.committed(&connection).expect("noted");
+        assert!(keys.sets().runs.is_empty());
+        assert!(keys.find(&connection, common).expect("found").is_empty());
+        let left = "SELECT (SELECT count(*) FROM key_run) + (SELECT count(*) FROM key_page)";
+        assert_eq!(connection.query_row(left, [], |row| row.get(0)), Ok(0));
+    }
+
+    #[test]
+    fn nearly_all_look_ups_in_vain_read_nothing() {
+        let (_folder, connection) = open();
+        let (keys, _) = filled();
+        while keys.move_slice(&connection, FULL).expect("moved") > 0 {}
+        keys.committed(&connection).expect("noted");
+        let sets = keys.sets();
+        let passed = (0..10_000).filter(|nth| sets.runs[0].may_have(random(1_000_000 + nth))).count();
+        assert!(passed < 60, "{passed} of 10,000 pass");
     }
 }

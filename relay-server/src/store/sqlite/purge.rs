@@ -23,8 +23,6 @@ use crate::{
 const LOOK: usize = 5000;
 const REMOVE: usize = 500;
 
-const KEYS: i64 = 20_000;
-
 /// Pages given back to the file system at a time.
 const PAGES: u64 = 512;
 
@@ -90,7 +88,6 @@ pub(super) fn remove(
     tx: &mut Tx<'_>,
     policy: &Purge,
     found: &Candidates,
-    keys_after: &mut Option<[u8; 16]>,
     now: Timestamp,
 ) -> Result<Purged, StoreError> {
     let mut purged = Purged { next: found.next, ..Purged::default() };
@@ -104,7 +101,7 @@ pub(super) fn remove(
         purged.expired += u64::from(expire(tx, endpoint, *id, policy.pending_retention, now)?);
     }
     if found.next.is_none() {
-        *keys_after = sweep_keys(tx.connection, *keys_after)?;
+        tx.keys.sweep(tx.connection)?;
         refused::forget(tx, now)?;
         marks::forget(tx, now)?;
         shrink(tx.connection)?;
@@ -152,25 +149,6 @@ fn expire(
         tx.store_ended(key, found, was_parked, now)?;
     }
     Ok(expires)
-}
-
-/// Forgets keys of events that are older than the oldest one that is there. Where to go on.
-fn sweep_keys(connection: &Connection, after: Option<[u8; 16]>) -> Result<Option<[u8; 16]>, StoreError> {
-    let after = after.unwrap_or_default();
-    let mut query = connection.prepare_cached("SELECT id FROM event ORDER BY seq LIMIT 1")?;
-    let oldest: Option<[u8; 16]> = query.query_row([], |row| row.get(0)).optional()?;
-    let mut last = connection.prepare_cached("SELECT hash FROM key WHERE hash > ?1 ORDER BY hash LIMIT 1 OFFSET ?2")?;
-    let last: Option<[u8; 16]> = last.query_row(params![after, KEYS], |row| row.get(0)).optional()?;
-    // An id begins with its time: an hour is left for ids that were made out of order.
-    let mut edge = oldest.unwrap_or([0xff; 16]);
-    let millis = u64::from_be_bytes([0, 0, edge[0], edge[1], edge[2], edge[3], edge[4], edge[5]]);
-    if oldest.is_some() {
-        edge = [0; 16];
-        edge[..6].copy_from_slice(&millis.saturating_sub(3_600_000).to_be_bytes()[2..]);
-    }
-    let mut delete = connection.prepare_cached("DELETE FROM key WHERE hash > ?1 AND hash <= ?2 AND id < ?3")?;
-    delete.execute(params![after, last.unwrap_or([0xff; 16]), edge])?;
-    Ok(last)
 }
 
 /// Gives space back when a tenth of the file is free.

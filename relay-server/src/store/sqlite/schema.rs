@@ -25,7 +25,7 @@ pub(super) const PAGE_BYTES: u64 = 8192;
 const APPLICATION: i32 = 0x524c_4159;
 
 /// `user_version` of the files that this program reads and writes.
-const VERSION: i32 = 8;
+const VERSION: i32 = 9;
 
 fn unusable(what: impl fmt::Display) -> StoreError {
     StoreError::Unusable(what.to_string())

@@ -45,8 +45,11 @@ CREATE TABLE attempt (
 -- How many bytes of a segment of the log events need.
 CREATE TABLE segment (number INTEGER PRIMARY KEY, live INTEGER NOT NULL) STRICT;
 
--- Dedup keys and senders' ids: the first 16 bytes of SHA-256 of endpoint and text. Filled in the background, see keys.rs.
-CREATE TABLE key (hash BLOB NOT NULL, id BLOB NOT NULL, PRIMARY KEY (hash, id)) STRICT, WITHOUT ROWID;
+-- Dedup keys and senders' ids: the first 16 bytes of SHA-256 of endpoint and text, with the event's id. Filled in the
+-- background, see keys.rs, in runs, see key_runs.rs. place: the number of the run, and the first 4 bytes of the first key.
+-- keys: 32 bytes each, in order. newest: the largest id. A page without its run is none.
+CREATE TABLE key_run (run INTEGER PRIMARY KEY, newest BLOB NOT NULL, filter BLOB NOT NULL) STRICT;
+CREATE TABLE key_page (place INTEGER PRIMARY KEY, keys BLOB NOT NULL) STRICT;
 
 -- What was signed and taken: see ../marks.rs. Digests are cut to 16 bytes.
 CREATE TABLE mark (

@@ -2,7 +2,7 @@
 //!
 //! What every store does stands in `conformance`.
 
-use std::{os::unix::fs::PermissionsExt as _, time::Instant};
+use std::{os::unix::fs::PermissionsExt as _, sync::Mutex, time::Instant};
 
 use super::{
     attempts::AttemptRecord,
@@ -177,7 +177,7 @@ async fn the_promised_settings_are_in_force() {
     let of_writer = store.writer.call(Kind::Upkeep, 0, move |tx| {
         Ok(pragmas.map(|pragma| read(tx.connection, pragma).expect("a pragma")).to_vec())
     });
-    assert_eq!(answered(of_writer).await.expect("read"), ["wal", "1", "8192", "2", "0", "8"]);
+    assert_eq!(answered(of_writer).await.expect("read"), ["wal", "1", "8192", "2", "0", "9"]);
     let of_reader = store.readers.call(move |connection| {
         assert!(connection.execute("DELETE FROM event", []).is_err(), "readers cannot write");
         Ok(["synchronous", "query_only", "mmap_size"]
@@ -269,10 +269,10 @@ async fn a_link_to_a_store_that_is_yet_to_be_made_leads_to_it() {
 fn files_of_other_versions_and_other_programs_are_left_alone() {
     let folder = Folder::new();
     drop(folder.open());
-    folder.stranger().pragma_update(None, "user_version", 9).expect("set");
+    folder.stranger().pragma_update(None, "user_version", 10).expect("set");
     let why = folder.refusal();
     assert!(
-        why.contains("version 9") && why.contains("newer relay-server") && why.contains("reads version 8"),
+        why.contains("version 10") && why.contains("newer relay-server") && why.contains("reads version 9"),
         "{why}"
     );
     folder.stranger().pragma_update(None, "user_version", 3).expect("set");
@@ -303,7 +303,7 @@ fn an_empty_file_becomes_a_store() {
     std::fs::write(folder.path(), b"").expect("written");
     drop(folder.open());
     let version: i64 = folder.stranger().pragma_query_value(None, "user_version", |row| row.get(0)).expect("read");
-    assert_eq!(version, 8);
+    assert_eq!(version, 9);
     // Another page size cannot be mended: the promise about what a commit costs would not hold.
     let folder = Folder::new();
     drop(folder.open());
@@ -934,7 +934,7 @@ async fn keys_move_into_their_table_and_are_found_everywhere() {
         store.append((first..first + 500).map(keyed).collect(), at(1)).await.expect("kept");
     }
     store.backlog(Sight::All).await.expect("the index is committed");
-    assert!(count(&folder, "key") > 0, "some have moved");
+    assert!(count(&folder, "key_page") > 0, "some have moved");
     let probes = [0, 1, 499, 20_000, 32_767, 32_768, 39_999];
     for n in probes {
         assert!(is_duplicate(&store, n).await, "{n}");
