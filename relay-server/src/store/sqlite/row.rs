@@ -35,7 +35,8 @@ pub(super) fn of_both(columns: &str, and: &str) -> String {
     let half = |index: &str, is: &str| {
         format!("SELECT {columns} FROM event INDEXED BY {index} WHERE endpoint = ?1 AND due_at {is} NULL AND {and}")
     };
-    format!("{} UNION ALL {}", half("event_ended", "IS"), half("event_open", "IS NOT"))
+    // Fewer are open, so that a look in vain among these costs less.
+    format!("{} UNION ALL {}", half("event_open", "IS NOT"), half("event_ended", "IS"))
 }
 
 #[derive(Clone, Debug)]
