@@ -9,7 +9,7 @@ use super::{
     event_record::Course,
     listing, operator_actions,
     row::{self, Found, time},
-    tx::Tx,
+    tx::{Due, Tx},
 };
 use crate::{
     endpoint::EndpointName,
@@ -34,14 +34,14 @@ pub(super) fn claim(tx: &mut Tx<'_>, wants: &[Want], grant: Grant, now: Timestam
         if tx.is_paused(&want.endpoint)? || tx.is_skipped(&want.endpoint)? {
             continue;
         }
-        let mut ids = tx.due(key, now, false, want.oldest.min(MAX_CLAIM))?;
-        for id in tx.due(key, now, true, want.newest.min(MAX_CLAIM))? {
-            if !ids.contains(&id) {
-                ids.push(id);
+        let mut due = tx.due(key, now, false, want.oldest.min(MAX_CLAIM))?;
+        for one in tx.due(key, now, true, want.newest.min(MAX_CLAIM))? {
+            if !due.contains(&one) {
+                due.push(one);
             }
         }
-        for id in ids {
-            leased.events.extend(lease(tx, &want.endpoint, key, id, grant, now)?);
+        for one in due {
+            leased.events.extend(lease(tx, &want.endpoint, key, one, grant, now)?);
         }
         let next = tx.next_due(key)?;
         leased.next_due.extend(next.map(|due| (want.endpoint.clone(), time(due))));
@@ -53,11 +53,11 @@ fn lease(
     tx: &mut Tx<'_>,
     endpoint: &EndpointName,
     key: i64,
-    id: EventId,
+    due: Due,
     grant: Grant,
     now: Timestamp,
 ) -> Result<Option<(Found, Lease)>, StoreError> {
-    let Some(mut found) = tx.load(endpoint, key, id)? else { return Ok(None) };
+    let Some(mut found) = tx.load_due(endpoint, key, due)? else { return Ok(None) };
     if found.is_to_set_apart() {
         operator_actions::quarantine(tx, key, found, now)?;
         return Ok(None);
@@ -73,7 +73,7 @@ fn lease(
 pub(super) fn holders(connection: &Connection) -> Result<Vec<Holder>, StoreError> {
     let mut query = connection.prepare_cached(
         "SELECT DISTINCT holder FROM event INDEXED BY event_open \
-         WHERE endpoint = ?1 AND due_at IS NOT NULL AND holder IS NOT NULL",
+         WHERE endpoint = ?1 AND ended = 0 AND holder IS NOT NULL",
     )?;
     let mut holders = BTreeSet::new();
     for (_, key) in listing::endpoints(connection)? {
@@ -88,7 +88,7 @@ pub(super) fn holders(connection: &Connection) -> Result<Vec<Holder>, StoreError
 pub(super) fn held_by(connection: &Connection, gone: &[Holder]) -> Result<Vec<Hold>, StoreError> {
     let mut query = connection.prepare_cached(
         "SELECT id, course, holder FROM event INDEXED BY event_open \
-         WHERE endpoint = ?1 AND due_at IS NOT NULL AND holder IS NOT NULL ORDER BY id",
+         WHERE endpoint = ?1 AND ended = 0 AND holder IS NOT NULL ORDER BY id",
     )?;
     let mut held = Vec::new();
     for (endpoint, key) in listing::endpoints(connection)? {

@@ -166,7 +166,7 @@ impl Walk {
         let rows = if filter.is_of_dead() {
             of_one("event_dead", "state = 3")
         } else if filter.is_of_open() {
-            of_one("event_open", "due_at IS NOT NULL")
+            of_one("event_open", "ended = 0")
         } else {
             row::of_both(COLUMNS, range)
         };

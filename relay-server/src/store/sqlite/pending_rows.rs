@@ -82,11 +82,10 @@ impl PendingRows {
 
     pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
         let mut pending = Self::default();
-        let mut query = connection
-            .prepare(
-                "SELECT key, (SELECT max(id) FROM event INDEXED BY event_ended WHERE endpoint = key AND due_at IS NULL), \
-                 (SELECT max(id) FROM event INDEXED BY event_open WHERE endpoint = key AND due_at IS NOT NULL) FROM endpoint",
-            )?;
+        let mut query = connection.prepare(
+            "SELECT key, (SELECT max(id) FROM event INDEXED BY event_ended WHERE endpoint = key AND ended = 1), \
+                 (SELECT max(id) FROM event INDEXED BY event_open WHERE endpoint = key AND ended = 0) FROM endpoint",
+        )?;
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
             if let Some(id) = row.get::<_, Option<[u8; 16]>>(1)?.max(row.get(2)?) {

@@ -45,7 +45,7 @@ pub(super) fn look(
     let mut excess = used_bytes.saturating_sub(policy.max_bytes);
     let after = policy.cursor.map_or(0, |cursor| i64::try_from(cursor.0).unwrap_or(i64::MAX));
     let mut query = connection.prepare_cached(
-        "SELECT e.seq, e.endpoint, e.id, e.received_at, e.course, e.cost, n.name, e.due_at IS NULL FROM event e \
+        "SELECT e.seq, e.endpoint, e.id, e.received_at, e.course, e.cost, n.name, e.ended FROM event e \
          CROSS JOIN endpoint n ON n.key = e.endpoint WHERE e.seq > ?1 ORDER BY e.seq LIMIT ?2",
     )?;
     let mut rows = query.query(params![after, LOOK as u64])?;
@@ -115,7 +115,7 @@ pub(super) fn remove(
 pub(super) fn delete(tx: &mut Tx<'_>, key: i64, id: EventId) -> Result<Option<u64>, StoreError> {
     tx.known.pending.move_one(tx.connection, key, id)?;
     let mut event = tx.connection.prepare_cached(
-        "DELETE FROM event INDEXED BY event_ended WHERE endpoint = ?1 AND id = ?2 AND due_at IS NULL \
+        "DELETE FROM event INDEXED BY event_ended WHERE endpoint = ?1 AND id = ?2 AND ended = 1 \
          RETURNING cost, segment, place, length, file",
     )?;
     let gone = event.query_row(params![key, id.as_bytes()], |row| {

@@ -401,7 +401,7 @@ impl Tx<'_> {
             }
         };
         let mut query = self.connection.prepare_cached(
-            "SELECT id FROM event INDEXED BY event_ended WHERE endpoint = ?1 AND due_at IS NULL ORDER BY id LIMIT ?2",
+            "SELECT id FROM event INDEXED BY event_ended WHERE endpoint = ?1 AND ended = 1 ORDER BY id LIMIT ?2",
         )?;
         let mut found = Vec::new();
         for key in keys {

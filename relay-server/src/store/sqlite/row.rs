@@ -32,11 +32,11 @@ pub(super) const COLUMNS: &str =
 
 /// A query of rows of an endpoint, those that are open and those that ended: one index has each.
 pub(super) fn of_both(columns: &str, and: &str) -> String {
-    let half = |index: &str, is: &str| {
-        format!("SELECT {columns} FROM event INDEXED BY {index} WHERE endpoint = ?1 AND due_at {is} NULL AND {and}")
+    let half = |index: &str, ended: u8| {
+        format!("SELECT {columns} FROM event INDEXED BY {index} WHERE endpoint = ?1 AND ended = {ended} AND {and}")
     };
     // Fewer are open, so that a look in vain among these costs less.
-    format!("{} UNION ALL {}", half("event_open", "IS NOT"), half("event_ended", "IS"))
+    format!("{} UNION ALL {}", half("event_open", 0), half("event_ended", 1))
 }
 
 #[derive(Clone, Debug)]
@@ -182,22 +182,37 @@ pub(super) fn load(
     query.query_and_then(params![key, id.as_bytes()], |row| read(row, endpoint))?.next().transpose()
 }
 
+/// The same of one whose number is known.
+pub(super) fn load_at(connection: &Connection, endpoint: &EndpointName, seq: i64) -> Result<Option<Found>, StoreError> {
+    static QUERY: LazyLock<String> = LazyLock::new(|| format!("SELECT {COLUMNS} FROM event WHERE seq = ?1"));
+    let mut query = connection.prepare_cached(&QUERY)?;
+    query.query_and_then([seq], |row| read(row, endpoint))?.next().transpose()
+}
+
 /// The number of the endpoint whose event has this number.
 pub(super) fn endpoint_of(connection: &Connection, seq: i64) -> Result<Option<(i64, EventId)>, StoreError> {
     let mut query = connection.prepare_cached("SELECT endpoint, id FROM event WHERE seq = ?1")?;
     Ok(query.query_row([seq], |row| Ok((row.get(0)?, EventId::from_bytes(row.get(1)?)))).optional()?)
 }
 
-/// Looks for an id that stands in both indexes of ids: each by itself has it once.
+/// Looks for an id that stands in both indexes of ids: each by itself has it once; and for one that stands in the wrong one.
 pub(super) fn check_ids(connection: &Connection) -> Result<(), StoreError> {
-    let mut query = connection.prepare(
-        "SELECT o.id FROM event o INDEXED BY event_open CROSS JOIN event e INDEXED BY event_ended \
-         ON e.endpoint = o.endpoint AND e.id = o.id WHERE o.due_at IS NOT NULL AND e.due_at IS NULL LIMIT 1",
-    )?;
-    match query.query_row([], |row| row.get(0)).optional()?.map(EventId::from_bytes) {
-        Some(id) => Err(StoreError::Failed(format!("the index has event {id} twice"))),
-        None => Ok(()),
+    for (sql, what) in [
+        (
+            "SELECT o.id FROM event o INDEXED BY event_open CROSS JOIN event e INDEXED BY event_ended \
+             ON e.endpoint = o.endpoint AND e.id = o.id WHERE o.ended = 0 AND e.ended = 1 LIMIT 1",
+            "twice",
+        ),
+        (
+            "SELECT id FROM event WHERE ended <> (due_at IS NULL) LIMIT 1",
+            "among the open ones or the ended ones, wrongly",
+        ),
+    ] {
+        if let Some(id) = connection.query_row(sql, [], |row| row.get(0)).optional()?.map(EventId::from_bytes) {
+            return Err(StoreError::Failed(format!("the index has event {id} {what}")));
+        }
     }
+    Ok(())
 }
 
 /// A dedup key as it is written: most are the sender's id.
@@ -252,11 +267,20 @@ const WRITTEN: [&str; 16] = [
     "attempt",
 ];
 
+/// When it is due, among these: a row without has ended.
+const DUE_AT: usize = 5;
+
 /// A statement that puts so many rows in. After an error nobody goes on with its transaction, so it need not be able to
 /// take back what it did itself, for which SQLite would copy each page that it writes to.
 fn insertion(rows: usize) -> String {
-    let row = format!("({})", ["?"; WRITTEN.len()].join(", "));
-    format!("INSERT OR FAIL INTO event ({}) VALUES {}", WRITTEN.join(", "), vec![row; rows].join(", "))
+    let row = |nth: usize| {
+        let first = 1 + nth * WRITTEN.len();
+        let mut values: Vec<String> = (first..first + WRITTEN.len()).map(|parameter| format!("?{parameter}")).collect();
+        values.push(format!("?{} IS NULL", first + DUE_AT));
+        format!("({})", values.join(", "))
+    };
+    let rows: Vec<String> = (0..rows).map(row).collect();
+    format!("INSERT OR FAIL INTO event ({}, ended) VALUES {}", WRITTEN.join(", "), rows.join(", "))
 }
 
 pub(super) fn insert(connection: &Connection, rows: &[NewRow<'_>]) -> Result<(), StoreError> {
@@ -306,26 +330,31 @@ fn insert_with(statement: &mut Statement<'_>, rows: &[NewRow<'_>]) -> Result<(),
 
 /// Writes of a row that is there what can change, and where the records of its attempts stand, if that has.
 pub(super) fn update(connection: &Connection, found: &Found, records: Option<&Records>) -> Result<(), StoreError> {
+    /// Of one that stays open, which need not be looked for among the ids once more.
+    const OPEN: &str = "UPDATE event SET state = ?2, due_at = ?3, holder = ?4, cost = ?5, segment = ?6, place = ?7, \
+                        length = ?8, course = ?9, attempt = iif(?10, ?11, attempt) WHERE seq = ?1 AND ended = 0";
+    const ANY: &str = "UPDATE event SET state = ?2, due_at = ?3, holder = ?4, cost = ?5, segment = ?6, place = ?7, \
+                       length = ?8, course = ?9, attempt = iif(?10, ?11, attempt), ended = ?3 IS NULL WHERE seq = ?1";
     let Found { row, seq, place, .. } = found;
-    let mut statement = connection.prepare_cached(
-        "UPDATE event SET state = ?2, due_at = ?3, holder = ?4, cost = ?5, segment = ?6, place = ?7, length = ?8, \
-         course = ?9, attempt = iif(?10, ?11, attempt) WHERE seq = ?1",
-    )?;
-    let state = row.summary.state.code();
-    let (segment, course) = (place.segment.cast_signed(), Course::write(row));
-    statement.execute(params![
-        seq,
-        state,
-        due(row),
-        holder_code(row),
-        row.cost,
-        segment,
-        place.offset,
-        place.length,
-        course,
-        records.is_some(),
-        records.and_then(Records::column)
-    ])?;
+    let (state, due, holder, course) = (row.summary.state.code(), due(row), holder_code(row), Course::write(row));
+    let write = |sql: &str| {
+        connection.prepare_cached(sql)?.execute(params![
+            seq,
+            state,
+            due,
+            holder,
+            row.cost,
+            place.segment.cast_signed(),
+            place.offset,
+            place.length,
+            course,
+            records.is_some(),
+            records.and_then(Records::column)
+        ])
+    };
+    if due.is_none() || write(OPEN)? == 0 {
+        write(ANY)?;
+    }
     Ok(())
 }
 

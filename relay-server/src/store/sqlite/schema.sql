@@ -18,7 +18,7 @@ CREATE TABLE endpoint (
 -- such a table are filled, those of a table that is kept in order of a key are split. What no query asks for stands
 -- encoded, see event_record.rs: facts, which never change, and course. A row with many columns costs a third more to write.
 -- due_at: pending: next attempt; running: end of the lease; parked behind its order key: the largest number;
--- ended: NULL. seq: the place among all that were appended. holder: who has its lease. cost: what it takes with its
+-- ended: NULL. ended: whether it has, once more, since a change of due_at would write both indexes of ids. seq: the place among all that were appended. holder: who has its lease. cost: what it takes with its
 -- attempts, in bytes. segment, place, length: where in the log its content stands. file: the number of the file that has
 -- its body, where that is too long for the log. attempt: the record of its only attempt, if that is short; empty, if
 -- records are in their table, see attempts.rs.
@@ -26,12 +26,12 @@ CREATE TABLE event (
     seq INTEGER PRIMARY KEY, endpoint INTEGER NOT NULL, id BLOB NOT NULL, received_at INTEGER NOT NULL,
     state INTEGER NOT NULL, due_at INTEGER, order_key TEXT, holder INTEGER, cost INTEGER NOT NULL,
     segment INTEGER NOT NULL, place INTEGER NOT NULL, length INTEGER NOT NULL, file INTEGER,
-    facts BLOB NOT NULL, course BLOB NOT NULL, attempt BLOB
+    facts BLOB NOT NULL, course BLOB NOT NULL, attempt BLOB, ended INTEGER NOT NULL
 ) STRICT;
 -- An event stands in one of these two, so that none has to have all. What ended gives way when room is needed, the oldest
 -- first.
-CREATE UNIQUE INDEX event_open ON event (endpoint, id) WHERE due_at IS NOT NULL;
-CREATE UNIQUE INDEX event_ended ON event (endpoint, id) WHERE due_at IS NULL;
+CREATE UNIQUE INDEX event_open ON event (endpoint, id) WHERE ended = 0;
+CREATE UNIQUE INDEX event_ended ON event (endpoint, id) WHERE ended = 1;
 CREATE INDEX event_due ON event (endpoint, due_at, id) WHERE due_at IS NOT NULL;
 CREATE INDEX event_queue ON event (endpoint, order_key, seq) WHERE order_key IS NOT NULL AND due_at IS NOT NULL;
 CREATE INDEX event_dead ON event (endpoint, id) WHERE state = 3;

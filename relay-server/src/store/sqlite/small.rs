@@ -22,13 +22,13 @@ pub(super) fn backlog(connection: &Connection, sight: &Sight) -> Result<Vec<Back
     let mut query = connection.prepare_cached(
         "SELECT paused_at IS NOT NULL, \
          (SELECT count(*) FROM event INDEXED BY event_due WHERE endpoint = key AND due_at IS NOT NULL), \
-         (SELECT received_at FROM event INDEXED BY event_open WHERE endpoint = key AND due_at IS NOT NULL ORDER BY id LIMIT 1), \
+         (SELECT received_at FROM event INDEXED BY event_open WHERE endpoint = key AND ended = 0 ORDER BY id LIMIT 1), \
          (SELECT due_at FROM event INDEXED BY event_due WHERE endpoint = key AND due_at < ?2 ORDER BY due_at LIMIT 1), \
          (SELECT received_at FROM ( \
             SELECT * FROM (SELECT id, received_at FROM event INDEXED BY event_ended \
-                WHERE endpoint = ?1 AND due_at IS NULL ORDER BY id DESC LIMIT 1) \
+                WHERE endpoint = ?1 AND ended = 1 ORDER BY id DESC LIMIT 1) \
             UNION ALL SELECT * FROM (SELECT id, received_at FROM event INDEXED BY event_open \
-                WHERE endpoint = ?1 AND due_at IS NOT NULL ORDER BY id DESC LIMIT 1)) ORDER BY id DESC LIMIT 1) AS newest \
+                WHERE endpoint = ?1 AND ended = 0 ORDER BY id DESC LIMIT 1)) ORDER BY id DESC LIMIT 1) AS newest \
          FROM endpoint WHERE key = ?1 AND (paused_at IS NOT NULL OR newest IS NOT NULL)",
     )?;
     let mut all = Vec::new();

@@ -1414,7 +1414,7 @@ async fn an_id_that_stands_twice_in_the_index_is_found() {
     spoil(
         &folder,
         "INSERT INTO event SELECT 99, endpoint, id, received_at, 2, NULL, order_key, holder, cost, segment, place, \
-         length, file, facts, course, attempt FROM event",
+         length, file, facts, course, attempt, TRUE FROM event",
     );
     assert!(matches!(check(&folder.path()), Err(StoreError::Failed(why)) if why.contains("twice")));
 }

@@ -72,6 +72,13 @@ pub(super) struct WriterState {
     absent: HashSet<EndpointName>,
 }
 
+/// An event that is due, and its number if its row is in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Due {
+    pub(super) id: EventId,
+    in_table: Option<i64>,
+}
+
 #[derive(Clone, Copy)]
 struct KnownEndpoint {
     key: i64,
@@ -229,6 +236,14 @@ impl<'a> Tx<'a> {
             // Ids rise: most that come were never there.
             None if self.known.pending.is_new(key, id) => Ok(None),
             None => row::load(self.connection, endpoint, key, id),
+        }
+    }
+
+    /// The row of an event that was found due.
+    pub(super) fn load_due(&self, endpoint: &EndpointName, key: i64, due: Due) -> Result<Option<Found>, StoreError> {
+        match due.in_table {
+            Some(seq) => row::load_at(self.connection, endpoint, seq),
+            None => self.load(endpoint, key, due.id),
         }
     }
 
@@ -403,15 +418,16 @@ impl<'a> Tx<'a> {
         until: jiff::Timestamp,
         newest: bool,
         most: usize,
-    ) -> Result<Vec<EventId>, StoreError> {
+    ) -> Result<Vec<Due>, StoreError> {
         let order = if newest { "due_at DESC, id DESC" } else { "due_at, id" };
         let mut query = self.connection.prepare_cached(&format!(
-            "SELECT due_at, id FROM event INDEXED BY event_due WHERE endpoint = ?1 AND due_at <= ?2 ORDER BY {order} LIMIT ?3"
+            "SELECT due_at, id, seq FROM event INDEXED BY event_due WHERE endpoint = ?1 AND due_at <= ?2 ORDER BY {order} LIMIT ?3"
         ))?;
         let in_table = query.query_map(params![key, millis(until), most as u64], |row| {
-            Ok((row.get::<_, i64>(0)?, EventId::from_bytes(row.get(1)?)))
+            Ok((row.get::<_, i64>(0)?, Due { id: EventId::from_bytes(row.get(1)?), in_table: Some(row.get(2)?) }))
         })?;
-        let mut due = self.known.pending.due(key, until, newest, most);
+        let pending = self.known.pending.due(key, until, newest, most).into_iter();
+        let mut due: Vec<(i64, Due)> = pending.map(|(at, id)| (at, Due { id, in_table: None })).collect();
         for one in in_table {
             due.push(one?);
         }
@@ -420,7 +436,7 @@ impl<'a> Tx<'a> {
             due.reverse();
         }
         due.truncate(most);
-        Ok(due.into_iter().map(|(_, id)| id).collect())
+        Ok(due.into_iter().map(|(_, one)| one).collect())
     }
 
     /// When an endpoint has more to do.
