@@ -10,7 +10,10 @@
 //! - Rows here have no order key.
 //! - What a batch changes here can be undone until [`PendingRows::keep`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{BuildHasherDefault, Hasher},
+};
 
 use jiff::Timestamp;
 use rusqlite::Connection;
@@ -41,18 +44,47 @@ pub(super) struct Pending {
     pub(super) attempts: Vec<AttemptRecord>,
 }
 
+/// A hash of endpoints and ids, asked for several times for each event. The relay draws ids itself, at random, and there
+/// are not many rows at a time: it need not withstand anybody who would choose them.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks();
+        words.iter().for_each(|word| self.write_u64(u64::from_le_bytes(*word)));
+        rest.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let mixed = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15); // 2⁶⁴ divided by the golden ratio.
+        self.0 = mixed ^ (mixed >> 32);
+    }
+
+    fn write_i64(&mut self, number: i64) {
+        self.write_u64(number.cast_unsigned());
+    }
+
+    /// A length, which all ids have in common.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 #[derive(Default)]
 pub(super) struct PendingRows {
     /// By number in order of arrival.
     rows: BTreeMap<i64, Box<Pending>>,
     /// By number of the endpoint and id.
-    seqs: HashMap<(i64, EventId), i64>,
+    seqs: HashMap<(i64, EventId), i64, BuildHasherDefault<Spread>>,
     /// Open ones by number of the endpoint and when they are due.
     due: BTreeSet<DuePlace>,
     ended: BTreeSet<i64>,
     bytes: usize,
     /// The largest id that may be in the table, by number of the endpoint.
-    in_table: HashMap<i64, EventId>,
+    in_table: HashMap<i64, EventId, BuildHasherDefault<Spread>>,
     /// What rows were before the batch changed them, in order.
     journal: Vec<(i64, Option<Box<Pending>>)>,
 }
