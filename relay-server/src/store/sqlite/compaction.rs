@@ -53,13 +53,13 @@ pub(super) fn sparse(tx: &Tx<'_>) -> Result<Vec<u64>, StoreError> {
 /// What of a segment is needed, as far as the index has it.
 pub(super) fn needed(connection: &Connection, shelves: &Shelves, segment: u64) -> Result<Vec<Needed>, StoreError> {
     let endpoints = listing::endpoints(connection)?;
-    let mut query = connection.prepare_cached(&row::of_both("1", "id = ?2 AND segment = ?3 AND place = ?4"))?;
+    let mut query = connection.prepare_cached(&row::of_both("1", "id = ?2 AND place = ?3"))?;
     let mut needed = Vec::new();
     for place in shelves.log.records(segment)? {
         let Some(record) = shelves.log.read(place)? else { continue };
         let Some((key, id)) = carried_by(&record)? else { continue };
         let Some((endpoint, _)) = endpoints.iter().find(|(_, of)| *of == key) else { continue };
-        if query.exists(params![key, id.as_bytes(), segment.cast_signed(), place.offset])? {
+        if query.exists(params![key, id.as_bytes(), row::place_code(place)])? {
             needed.push(Needed { endpoint: endpoint.clone(), key, id, place });
         }
     }

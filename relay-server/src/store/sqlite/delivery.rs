@@ -3,12 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
 use super::{
     event_record::Course,
     listing, operator_actions,
-    row::{self, Found, time},
+    row::{Found, time},
     tx::{Due, Tx},
 };
 use crate::{
@@ -72,13 +72,14 @@ fn lease(
 
 pub(super) fn holders(connection: &Connection) -> Result<Vec<Holder>, StoreError> {
     let mut query = connection.prepare_cached(
-        "SELECT DISTINCT holder FROM event INDEXED BY event_open \
-         WHERE endpoint = ?1 AND ended = 0 AND holder IS NOT NULL",
+        "SELECT course FROM event INDEXED BY event_open WHERE endpoint = ?1 AND ended = 0 AND state = ?2",
     )?;
     let mut holders = BTreeSet::new();
     for (_, key) in listing::endpoints(connection)? {
-        for holder in query.query_map([key], |row| row.get(0).map(row::holder))? {
-            holders.insert(holder?);
+        let mut rows = query.query(params![key, State::Running.code()])?;
+        while let Some(row) = rows.next()? {
+            let course = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+            holders.extend(Course::read(course).ok().and_then(|course| course.holder()));
         }
     }
     Ok(holders.into_iter().collect())
@@ -87,20 +88,20 @@ pub(super) fn holders(connection: &Connection) -> Result<Vec<Holder>, StoreError
 /// Leases of these holders, as many as one call takes over.
 pub(super) fn held_by(connection: &Connection, gone: &[Holder]) -> Result<Vec<Hold>, StoreError> {
     let mut query = connection.prepare_cached(
-        "SELECT id, course, holder FROM event INDEXED BY event_open \
-         WHERE endpoint = ?1 AND ended = 0 AND holder IS NOT NULL ORDER BY id",
+        "SELECT id, course FROM event INDEXED BY event_open \
+         WHERE endpoint = ?1 AND ended = 0 AND state = ?2 ORDER BY id",
     )?;
     let mut held = Vec::new();
     for (endpoint, key) in listing::endpoints(connection)? {
-        let mut rows = query.query([key])?;
+        let mut rows = query.query(params![key, State::Running.code()])?;
         while let Some(row) = rows.next()?
             && held.len() < MAX_PAGE
         {
-            if gone.contains(&row::holder(row.get(2)?)) {
+            let course = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+            // One that is damaged is set apart once its lease has ended.
+            let Ok(course) = Course::read(course) else { continue };
+            if course.holder().is_some_and(|holder| gone.contains(&holder)) {
                 let id = EventId::from_bytes(row.get(0)?);
-                let course = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
-                // One that is damaged is set apart once its lease has ended.
-                let Ok(course) = Course::read(course) else { continue };
                 held.push(Hold { endpoint: endpoint.clone(), id, fence: course.fence() });
             }
         }

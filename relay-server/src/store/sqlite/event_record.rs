@@ -10,7 +10,7 @@ use super::{
 use crate::{
     endpoint::EndpointName,
     store::{
-        Reason, State, StoreError, Summary,
+        Holder, Reason, State, StoreError, Summary,
         rules::{self, Held, Row},
     },
     webhook::EventId,
@@ -205,7 +205,7 @@ impl<'a> Course<'a> {
 
     /// As it stands in a row, which has columns for the rest.
     pub(super) fn write(row: &'a Row) -> Vec<u8> {
-        let course = Course { state: 0, due_at: None, holder: None, cost: 0, ..Course::of(row) };
+        let course = Course { state: 0, due_at: None, cost: 0, ..Course::of(row) };
         encoding::append(&course, Vec::with_capacity(64))
     }
 
@@ -219,19 +219,22 @@ impl<'a> Course<'a> {
 pub(super) struct CourseColumns {
     pub(super) state: u8,
     pub(super) due_at: Option<i64>,
-    pub(super) holder: Option<u64>,
     pub(super) cost: u64,
 }
 
 impl Course<'_> {
     /// The whole, of an event that was received then.
     pub(super) fn with(self, columns: CourseColumns, received_at: i64) -> Self {
-        let CourseColumns { state, due_at, holder, cost } = columns;
-        Self { state, due_at: due_at.map(|at| at.wrapping_sub(received_at)), holder, cost, ..self }
+        let CourseColumns { state, due_at, cost } = columns;
+        Self { state, due_at: due_at.map(|at| at.wrapping_sub(received_at)), cost, ..self }
     }
 
     pub(super) fn fence(&self) -> u64 {
         self.fence
+    }
+
+    pub(super) fn holder(&self) -> Option<Holder> {
+        self.holder.map(Holder)
     }
 
     /// When it ended, in milliseconds since 1970, if it was received then.
@@ -254,7 +257,7 @@ impl Course<'_> {
         (event.resigned, event.answered_us) = (self.resigned, self.answered_us);
         (event.redelivered, row.cost) = (self.redelivered, self.cost);
         let given_to = self.given_to.map(|append| append.map_or(event.id, EventId::from_bytes));
-        row.held = self.holder.map(|holder| Held { holder: crate::store::Holder(holder), given_to });
+        row.held = self.holder.map(|holder| Held { holder: Holder(holder), given_to });
         Ok(())
     }
 }

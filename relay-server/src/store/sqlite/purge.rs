@@ -7,9 +7,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     event_record::Course,
-    log::LogPlace,
     marks, operator_actions, refused,
-    row::{number, time},
+    row::{self, number, time},
     schema::PAGE_BYTES,
     tx::Tx,
 };
@@ -116,11 +115,10 @@ pub(super) fn delete(tx: &mut Tx<'_>, key: i64, id: EventId) -> Result<Option<u6
     tx.known.pending.move_one(tx.connection, key, id)?;
     let mut event = tx.connection.prepare_cached(
         "DELETE FROM event INDEXED BY event_ended WHERE endpoint = ?1 AND id = ?2 AND ended = 1 \
-         RETURNING cost, segment, place, length, file",
+         RETURNING cost, place, length, file",
     )?;
     let gone = event.query_row(params![key, id.as_bytes()], |row| {
-        let place = LogPlace { segment: number(row.get(1)?), offset: row.get(2)?, length: row.get(3)? };
-        Ok((row.get(0)?, place, row.get::<_, Option<i64>>(4)?.map(number)))
+        Ok((row.get(0)?, row::place(row.get(1)?, row.get(2)?), row.get::<_, Option<i64>>(3)?.map(number)))
     });
     let Some((cost, place, file)) = gone.optional()? else { return Ok(None) };
     tx.uncount(key, place, cost);

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     endpoint::EndpointName,
-    store::{Holder, Reason, State, StoreError, rules::Row},
+    store::{Reason, State, StoreError, rules::Row},
     throttle::Throttle,
     webhook::EventId,
 };
@@ -28,7 +28,7 @@ static UNREADABLE: Throttle = Throttle::new();
 pub(super) const PARKED: i64 = i64::MAX;
 
 pub(super) const COLUMNS: &str =
-    "id, seq, received_at, state, due_at, order_key, holder, cost, segment, place, length, file, facts, course";
+    "id, seq, received_at, state, due_at, order_key, cost, place, length, file, facts, course";
 
 /// A query of rows of an endpoint, those that are open and those that ended: one index has each.
 pub(super) fn of_both(columns: &str, and: &str) -> String {
@@ -76,12 +76,14 @@ pub(super) fn number(code: i64) -> u64 {
     code.cast_unsigned()
 }
 
-fn holder_code(row: &Row) -> Option<i64> {
-    row.held.map(|held| held.holder.0.cast_signed())
+/// A place in the log as it is written.
+pub(super) fn place_code(place: LogPlace) -> i64 {
+    ((place.segment << 32) | u64::from(place.offset)).cast_signed()
 }
 
-pub(super) fn holder(code: i64) -> Holder {
-    Holder(code.cast_unsigned())
+pub(super) fn place(code: i64, length: u32) -> LogPlace {
+    let code = number(code);
+    LogPlace { segment: code >> 32, offset: u32::try_from(code & 0xffff_ffff).unwrap_or_default(), length }
 }
 
 impl Found {
@@ -134,10 +136,9 @@ impl<'a> Columns<'a> {
             // A state that there is not stays one.
             state: u8::try_from(from.get::<_, i64>(3)?).unwrap_or(u8::MAX),
             due_at: from.get(4)?,
-            holder: from.get::<_, Option<i64>>(6)?.map(number),
-            cost: from.get(7)?,
+            cost: from.get(6)?,
         };
-        let (facts, rest) = (blob(12)?, blob(13)?);
+        let (facts, rest) = (blob(10)?, blob(11)?);
         Ok(Self { from, id: EventId::from_bytes(from.get(0)?), received_at: from.get(2)?, course, facts, rest })
     }
 
@@ -163,8 +164,8 @@ impl<'a> Columns<'a> {
     fn found(&self, mut row: Row) -> Result<Found, StoreError> {
         let from = self.from;
         row.summary.order_key = from.get(5)?;
-        let place = LogPlace { segment: number(from.get(8)?), offset: from.get(9)?, length: from.get(10)? };
-        let file = from.get::<_, Option<i64>>(11)?.map(number);
+        let place = place(from.get(7)?, from.get(8)?);
+        let file = from.get::<_, Option<i64>>(9)?.map(number);
         let is_open = State::from_code(self.course.state.into()).map_or(self.course.due_at.is_some(), State::is_open);
         let counted = Sum::of_cost(row.cost, is_open);
         Ok(Found { counted, row, seq: from.get(1)?, place, file })
@@ -244,61 +245,73 @@ pub(super) struct NewRow<'a> {
     pub(super) records: Records<&'a [u8]>,
 }
 
+impl NewRow<'_> {
+    /// Whether it has nothing of what few rows have.
+    fn is_plain(&self) -> bool {
+        self.found.row.summary.order_key.is_none() && self.found.file.is_none()
+    }
+}
+
 /// Rows that one statement puts in: it opens the table and its indexes once for all of them.
 pub(super) const ROWS_AT_ONCE: usize = 16;
 
-/// In the table's own order, in which SQLite need not copy them together.
-const WRITTEN: [&str; 16] = [
+/// In the table's own order, in which SQLite need not copy them together, but for the last: what few rows have.
+const WRITTEN: [&str; 14] = [
     "seq",
     "endpoint",
     "id",
     "received_at",
     "state",
     "due_at",
-    "order_key",
-    "holder",
     "cost",
-    "segment",
     "place",
     "length",
-    "file",
     "facts",
     "course",
     "attempt",
+    "order_key",
+    "file",
 ];
+
+/// Columns of a row without the last ones.
+const PLAIN: usize = WRITTEN.len() - 2;
 
 /// When it is due, among these: a row without has ended.
 const DUE_AT: usize = 5;
 
 /// A statement that puts so many rows in. After an error nobody goes on with its transaction, so it need not be able to
 /// take back what it did itself, for which SQLite would copy each page that it writes to.
-fn insertion(rows: usize) -> String {
+fn insertion(rows: usize, columns: usize) -> String {
     let row = |nth: usize| {
-        let first = 1 + nth * WRITTEN.len();
-        let mut values: Vec<String> = (first..first + WRITTEN.len()).map(|parameter| format!("?{parameter}")).collect();
+        let first = 1 + nth * columns;
+        let mut values: Vec<String> = (first..first + columns).map(|parameter| format!("?{parameter}")).collect();
         values.push(format!("?{} IS NULL", first + DUE_AT));
         format!("({})", values.join(", "))
     };
     let rows: Vec<String> = (0..rows).map(row).collect();
-    format!("INSERT OR FAIL INTO event ({}, ended) VALUES {}", WRITTEN.join(", "), rows.join(", "))
+    format!("INSERT OR FAIL INTO event ({}, ended) VALUES {}", WRITTEN[..columns].join(", "), rows.join(", "))
 }
 
 pub(super) fn insert(connection: &Connection, rows: &[NewRow<'_>]) -> Result<(), StoreError> {
-    static MANY: LazyLock<String> = LazyLock::new(|| insertion(ROWS_AT_ONCE));
-    static ONE: LazyLock<String> = LazyLock::new(|| insertion(1));
-    let (many, rest) = rows.as_chunks::<ROWS_AT_ONCE>();
-    if !many.is_empty() {
-        let mut statement = connection.prepare_cached(&MANY)?;
-        many.iter().try_for_each(|rows| insert_with(&mut statement, rows))?;
-    }
-    if !rest.is_empty() {
+    static MANY: LazyLock<String> = LazyLock::new(|| insertion(ROWS_AT_ONCE, PLAIN));
+    static ONE: LazyLock<String> = LazyLock::new(|| insertion(1, WRITTEN.len()));
+    let one_by_one = |rows: &[NewRow<'_>]| -> Result<(), StoreError> {
         let mut statement = connection.prepare_cached(&ONE)?;
-        rest.chunks(1).try_for_each(|row| insert_with(&mut statement, row))?;
+        rows.chunks(1).try_for_each(|row| insert_with(&mut statement, row, WRITTEN.len()))
+    };
+    let (many, rest) = rows.as_chunks::<ROWS_AT_ONCE>();
+    for rows in many {
+        if rows.iter().all(NewRow::is_plain) {
+            let mut statement = connection.prepare_cached(&MANY)?;
+            insert_with(&mut statement, rows, PLAIN)?;
+        } else {
+            one_by_one(rows)?;
+        }
     }
-    Ok(())
+    if rest.is_empty() { Ok(()) } else { one_by_one(rest) }
 }
 
-fn insert_with(statement: &mut Statement<'_>, rows: &[NewRow<'_>]) -> Result<(), StoreError> {
+fn insert_with(statement: &mut Statement<'_>, rows: &[NewRow<'_>], columns: usize) -> Result<(), StoreError> {
     for (nth, NewRow { key, found, records }) in rows.iter().enumerate() {
         let Found { row, seq, place, file, .. } = found;
         let event = &row.summary;
@@ -309,19 +322,17 @@ fn insert_with(statement: &mut Statement<'_>, rows: &[NewRow<'_>]) -> Result<(),
             &millis(event.received_at),
             &event.state.code(),
             &due(row),
-            &event.order_key,
-            &holder_code(row),
             &row.cost,
-            &place.segment.cast_signed(),
-            &place.offset,
+            &place_code(*place),
             &place.length,
-            &file.map(u64::cast_signed),
             &RowFacts::write(found),
             &Course::write(row),
             &records.column(),
+            &event.order_key,
+            &file.map(u64::cast_signed),
         ];
-        for (column, value) in values.iter().enumerate() {
-            statement.raw_bind_parameter(1 + nth * WRITTEN.len() + column, value)?;
+        for (column, value) in values[..columns].iter().enumerate() {
+            statement.raw_bind_parameter(1 + nth * columns + column, value)?;
         }
     }
     statement.raw_execute()?;
@@ -331,21 +342,19 @@ fn insert_with(statement: &mut Statement<'_>, rows: &[NewRow<'_>]) -> Result<(),
 /// Writes of a row that is there what can change, and where the records of its attempts stand, if that has.
 pub(super) fn update(connection: &Connection, found: &Found, records: Option<&Records>) -> Result<(), StoreError> {
     /// Of one that stays open, which need not be looked for among the ids once more.
-    const OPEN: &str = "UPDATE event SET state = ?2, due_at = ?3, holder = ?4, cost = ?5, segment = ?6, place = ?7, \
-                        length = ?8, course = ?9, attempt = iif(?10, ?11, attempt) WHERE seq = ?1 AND ended = 0";
-    const ANY: &str = "UPDATE event SET state = ?2, due_at = ?3, holder = ?4, cost = ?5, segment = ?6, place = ?7, \
-                       length = ?8, course = ?9, attempt = iif(?10, ?11, attempt), ended = ?3 IS NULL WHERE seq = ?1";
+    const OPEN: &str = "UPDATE event SET state = ?2, due_at = ?3, cost = ?4, place = ?5, length = ?6, course = ?7, \
+                        attempt = iif(?8, ?9, attempt) WHERE seq = ?1 AND ended = 0";
+    const ANY: &str = "UPDATE event SET state = ?2, due_at = ?3, cost = ?4, place = ?5, length = ?6, course = ?7, \
+                       attempt = iif(?8, ?9, attempt), ended = ?3 IS NULL WHERE seq = ?1";
     let Found { row, seq, place, .. } = found;
-    let (state, due, holder, course) = (row.summary.state.code(), due(row), holder_code(row), Course::write(row));
+    let (state, due, course) = (row.summary.state.code(), due(row), Course::write(row));
     let write = |sql: &str| {
         connection.prepare_cached(sql)?.execute(params![
             seq,
             state,
             due,
-            holder,
             row.cost,
-            place.segment.cast_signed(),
-            place.offset,
+            place_code(*place),
             place.length,
             course,
             records.is_some(),

@@ -18,15 +18,15 @@ CREATE TABLE endpoint (
 -- such a table are filled, those of a table that is kept in order of a key are split. What no query asks for stands
 -- encoded, see event_record.rs: facts, which never change, and course. A row with many columns costs a third more to write.
 -- due_at: pending: next attempt; running: end of the lease; parked behind its order key: the largest number;
--- ended: NULL. ended: whether it has, once more, since a change of due_at would write both indexes of ids. seq: the place among all that were appended. holder: who has its lease. cost: what it takes with its
--- attempts, in bytes. segment, place, length: where in the log its content stands. file: the number of the file that has
--- its body, where that is too long for the log. attempt: the record of its only attempt, if that is short; empty, if
--- records are in their table, see attempts.rs.
+-- ended: NULL. ended: whether it has, once more, since a change of due_at would write both indexes of ids. seq: the place
+-- among all that were appended. cost: what it takes with its attempts, in bytes. place, length: where in the log its
+-- content stands: 4 bytes of segment and 4 of offset. file: the number of the file that has its body, where that is too
+-- long for the log. attempt: the record of its only attempt, if that is short; empty, if records are in their table, see
+-- attempts.rs.
 CREATE TABLE event (
     seq INTEGER PRIMARY KEY, endpoint INTEGER NOT NULL, id BLOB NOT NULL, received_at INTEGER NOT NULL,
-    state INTEGER NOT NULL, due_at INTEGER, order_key TEXT, holder INTEGER, cost INTEGER NOT NULL,
-    segment INTEGER NOT NULL, place INTEGER NOT NULL, length INTEGER NOT NULL, file INTEGER,
-    facts BLOB NOT NULL, course BLOB NOT NULL, attempt BLOB, ended INTEGER NOT NULL
+    state INTEGER NOT NULL, due_at INTEGER, cost INTEGER NOT NULL, place INTEGER NOT NULL, length INTEGER NOT NULL,
+    facts BLOB NOT NULL, course BLOB NOT NULL, attempt BLOB, order_key TEXT, file INTEGER, ended INTEGER NOT NULL
 ) STRICT;
 -- An event stands in one of these two, so that none has to have all. What ended gives way when room is needed, the oldest
 -- first.

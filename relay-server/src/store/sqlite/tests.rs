@@ -720,7 +720,7 @@ async fn what_is_read_where_it_stood_and_was_moved_is_not_damaged() {
 
 /// Where an event's record stands.
 fn place(folder: &Folder, n: u64) -> (PathBuf, u64, u64) {
-    let sql = "SELECT segment, place, length FROM event WHERE id = ?1";
+    let sql = "SELECT place >> 32, place & 0xffffffff, length FROM event WHERE id = ?1";
     let found = folder
         .stranger()
         .query_row(sql, [id(n).as_bytes()], |row| Ok((row.get::<_, u64>(0)?, row.get(1)?, row.get(2)?)));
@@ -773,7 +773,7 @@ async fn what_is_damaged_is_set_apart_and_not_delivered() {
     damage(&folder, 1, 1);
     damage(&folder, 2, 20);
     damage(&folder, 3, 60);
-    let nowhere = "UPDATE event SET segment = 77 WHERE seq = 4";
+    let nowhere = "UPDATE event SET place = 77 << 32 WHERE seq = 4";
     assert_eq!(folder.stranger().execute(nowhere, []), Ok(1));
     forget_checksum(&folder, 5);
     damage_file(&folder, 300_000);
@@ -1413,8 +1413,8 @@ async fn an_id_that_stands_twice_in_the_index_is_found() {
     check(&folder.path()).expect("sound");
     spoil(
         &folder,
-        "INSERT INTO event SELECT 99, endpoint, id, received_at, 2, NULL, order_key, holder, cost, segment, place, \
-         length, file, facts, course, attempt, TRUE FROM event",
+        "INSERT INTO event SELECT 99, endpoint, id, received_at, 2, NULL, cost, place, length, facts, course, attempt, \
+         order_key, file, TRUE FROM event",
     );
     assert!(matches!(check(&folder.path()), Err(StoreError::Failed(why)) if why.contains("twice")));
 }
