@@ -24,10 +24,11 @@ pub(super) const MOST_FOUND: usize = 1000;
 
 /// Bits of which a key sets four.
 #[derive(Debug)]
-struct Filter(Vec<u64>);
+pub(super) struct Filter(Vec<u64>);
 
 impl Filter {
-    fn of(keys: usize) -> Self {
+    /// One for so many keys, of which it has none.
+    pub(super) fn of(keys: usize) -> Self {
         Self(vec![0; (keys * FILTER_BITS).div_ceil(64).max(1)])
     }
 
@@ -40,11 +41,11 @@ impl Filter {
         })
     }
 
-    fn add(&mut self, hash: u128) {
+    pub(super) fn add(&mut self, hash: u128) {
         self.places(hash).into_iter().for_each(|(word, bit)| self.0[word] |= bit);
     }
 
-    fn may_have(&self, hash: u128) -> bool {
+    pub(super) fn may_have(&self, hash: u128) -> bool {
         self.places(hash).into_iter().all(|(word, bit)| self.0[word] & bit != 0)
     }
 
@@ -61,8 +62,14 @@ impl Filter {
 #[derive(Debug)]
 pub(super) struct Run {
     number: u32,
-    newest: EventId,
     filter: Filter,
+}
+
+/// A run that is being written.
+#[derive(Debug)]
+pub(super) struct NewRun {
+    number: u32,
+    newest: EventId,
 }
 
 /// Where the page stands that begins with a hash, or any that begins like it.
@@ -70,12 +77,12 @@ fn place(run: u32, hash: u128) -> i64 {
     (i64::from(run) << 32) | i64::try_from(hash >> 96).unwrap_or_default()
 }
 
-impl Run {
-    /// Begins a run of so many keys. What is left of one that was not committed makes way.
-    pub(super) fn begin(connection: &Connection, number: u32, keys: usize) -> Result<Self, StoreError> {
+impl NewRun {
+    /// Begins a run. What is left of one that was not committed makes way.
+    pub(super) fn begin(connection: &Connection, number: u32) -> Result<Self, StoreError> {
         let mut delete = connection.prepare_cached("DELETE FROM key_page WHERE place >= ?1")?;
         delete.execute([place(number, 0)])?;
-        Ok(Self { number, newest: EventId::from_bytes([0; 16]), filter: Filter::of(keys) })
+        Ok(Self { number, newest: EventId::from_bytes([0; 16]) })
     }
 
     /// Writes the keys that come first, as one page; the last of them. Those whose hashes begin alike stand on one.
@@ -92,7 +99,6 @@ impl Run {
             }
             page.extend_from_slice(&key.0.to_be_bytes());
             page.extend_from_slice(key.1.as_bytes());
-            self.filter.add(key.0);
             self.newest = self.newest.max(key.1);
             (last, count) = (key, count + 1);
         }
@@ -101,12 +107,18 @@ impl Run {
         Ok(Some((last, count)))
     }
 
-    pub(super) fn end(&self, connection: &Connection) -> Result<(), StoreError> {
+    pub(super) fn end(&self, connection: &Connection, filter: &Filter) -> Result<(), StoreError> {
         let mut insert = connection.prepare_cached("INSERT INTO key_run VALUES (?1, ?2, ?3)")?;
-        insert.execute(params![self.number, self.newest.as_bytes(), self.filter.bytes()])?;
+        insert.execute(params![self.number, self.newest.as_bytes(), filter.bytes()])?;
         Ok(())
     }
 
+    pub(super) fn with(self, filter: Filter) -> Run {
+        Run { number: self.number, filter }
+    }
+}
+
+impl Run {
     pub(super) fn number(&self) -> u32 {
         self.number
     }
@@ -118,12 +130,12 @@ impl Run {
 
 /// The runs that are there, the oldest first.
 pub(super) fn load(connection: &Connection) -> Result<Vec<Run>, StoreError> {
-    let mut query = connection.prepare("SELECT run, newest, filter FROM key_run ORDER BY run")?;
+    let mut query = connection.prepare("SELECT run, filter FROM key_run ORDER BY run")?;
     let mut rows = query.query([])?;
     let mut runs = Vec::new();
     while let Some(row) = rows.next()? {
-        let filter = Filter::read(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?);
-        runs.push(Run { number: row.get(0)?, newest: EventId::from_bytes(row.get(1)?), filter });
+        let filter = Filter::read(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?);
+        runs.push(Run { number: row.get(0)?, filter });
     }
     Ok(runs)
 }

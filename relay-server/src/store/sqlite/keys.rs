@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::{
     event_record::RowFacts,
-    key_runs::{self, MOST_FOUND, PAGE_KEYS, Run},
+    key_runs::{self, Filter, MOST_FOUND, NewRun, PAGE_KEYS, Run},
     row,
 };
 use crate::endpoint::EndpointName;
@@ -35,8 +35,8 @@ pub(super) struct Keys(Mutex<Sets>);
 
 #[derive(Debug, Default)]
 struct Sets {
-    active: BTreeSet<Key>,
-    frozen: BTreeSet<Key>,
+    active: Gathered,
+    frozen: Gathered,
     /// Keys of events up to here stand in `frozen` or in runs.
     frozen_upto: i64,
     /// What becomes of `frozen`, once its first page was written.
@@ -50,9 +50,42 @@ struct Sets {
 /// A run on its way into the tables.
 #[derive(Debug)]
 struct Moving {
-    run: Run,
+    run: NewRun,
     last: Key,
     is_whole: bool,
+}
+
+/// Keys in memory, and the filter that their run will have: most keys that are looked for are new.
+#[derive(Debug)]
+struct Gathered {
+    keys: BTreeSet<Key>,
+    filter: Filter,
+}
+
+impl Default for Gathered {
+    fn default() -> Self {
+        Self { keys: BTreeSet::new(), filter: Filter::of(FULL) }
+    }
+}
+
+impl Gathered {
+    fn of(keys: BTreeSet<Key>) -> Self {
+        let mut filter = Filter::of(keys.len().max(FULL));
+        keys.iter().for_each(|key| filter.add(key.0));
+        Self { keys, filter }
+    }
+
+    fn add(&mut self, keys: &[Key]) {
+        keys.iter().for_each(|key| self.filter.add(key.0));
+        self.keys.extend(keys);
+    }
+
+    /// The events with a key, if it may be among these.
+    fn find(&self, hash: u128) -> impl Iterator<Item = EventId> {
+        let range = (hash, EventId::from_bytes([0; 16]))..=(hash, EventId::from_bytes([0xff; 16]));
+        let may_have = self.filter.may_have(hash);
+        may_have.then(|| self.keys.range(range)).into_iter().flatten().map(|key| key.1)
+    }
 }
 
 pub(super) fn hash(endpoint: &EndpointName, text: &str) -> u128 {
@@ -63,7 +96,7 @@ pub(super) fn hash(endpoint: &EndpointName, text: &str) -> u128 {
 impl Sets {
     /// Writes the next page of what is frozen; how many keys it has.
     fn move_page(&mut self, connection: &Connection) -> Result<usize, StoreError> {
-        if self.frozen.is_empty() || self.moving.as_ref().is_some_and(|moving| moving.is_whole) {
+        if self.frozen.keys.is_empty() || self.moving.as_ref().is_some_and(|moving| moving.is_whole) {
             return Ok(0);
         }
         let from = self.moving.as_ref().map_or(Bound::Unbounded, |moving| Bound::Excluded(moving.last));
@@ -71,14 +104,14 @@ impl Sets {
             Some(moving) => moving.run,
             None => {
                 let number = self.runs.last().map_or(0, Run::number) + 1;
-                Run::begin(connection, number, self.frozen.len())?
+                NewRun::begin(connection, number)?
             }
         };
-        let keys = self.frozen.range((from, Bound::Unbounded)).copied();
+        let keys = self.frozen.keys.range((from, Bound::Unbounded)).copied();
         let Some((last, count)) = run.write_page(connection, keys)? else { return Ok(0) };
-        let is_whole = self.frozen.last() == Some(&last);
+        let is_whole = self.frozen.keys.last() == Some(&last);
         if is_whole {
-            run.end(connection)?;
+            run.end(connection, &self.frozen.filter)?;
             let mut upsert = connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('key_upto', ?1)")?;
             upsert.execute([self.frozen_upto])?;
         }
@@ -96,8 +129,7 @@ impl Keys {
     pub(super) fn find(&self, connection: &Connection, hash: u128) -> Result<Vec<EventId>, StoreError> {
         let (mut found, runs): (BTreeSet<EventId>, Vec<u32>) = {
             let sets = self.sets();
-            let range = (hash, EventId::from_bytes([0; 16]))..=(hash, EventId::from_bytes([0xff; 16]));
-            let found = sets.active.range(range.clone()).chain(sets.frozen.range(range)).map(|key| key.1).collect();
+            let found = sets.active.find(hash).chain(sets.frozen.find(hash)).collect();
             let runs = sets.runs.iter().rev().filter(|run| run.may_have(hash)).map(Run::number).collect();
             (found, runs)
         };
@@ -114,8 +146,8 @@ impl Keys {
     /// Adds the keys of a committed transaction whose last event has this number.
     pub(super) fn publish(&self, fresh: &[Key], upto: i64) {
         let mut sets = self.sets();
-        sets.active.extend(fresh);
-        if sets.active.len() >= FULL && sets.frozen.is_empty() {
+        sets.active.add(fresh);
+        if sets.active.keys.len() >= FULL && sets.frozen.keys.is_empty() {
             sets.frozen = std::mem::take(&mut sets.active);
             (sets.frozen_upto, sets.moving) = (upto, None);
         }
@@ -132,8 +164,8 @@ impl Keys {
 
     fn has_come(&self, new: usize) -> bool {
         let sets = self.sets();
-        let is_moved = sets.frozen.is_empty() || sets.moving.as_ref().is_some_and(|moving| moving.is_whole);
-        sets.active.len() > new && !is_moved
+        let is_moved = sets.frozen.keys.is_empty() || sets.moving.as_ref().is_some_and(|moving| moving.is_whole);
+        sets.active.keys.len() > new && !is_moved
     }
 
     /// Moves about so many into a run, a page at least; how many.
@@ -149,8 +181,8 @@ impl Keys {
     pub(super) fn committed(&self, connection: &Connection) -> Result<(), StoreError> {
         let mut sets = self.sets();
         if let Some(moved) = sets.moving.take_if(|moving| moving.is_whole) {
-            sets.frozen.clear();
-            sets.runs.push(moved.run);
+            let filter = std::mem::take(&mut sets.frozen).filter;
+            sets.runs.push(moved.run.with(filter));
         }
         if std::mem::take(&mut sets.has_swept) {
             let numbers = key_runs::numbers(connection)?;
@@ -210,7 +242,11 @@ impl Keys {
                 active.insert((hash(&endpoint, text), id));
             }
         }
-        Ok(Self(Mutex::new(Sets { active, runs: key_runs::load(connection)?, ..Sets::default() })))
+        Ok(Self(Mutex::new(Sets {
+            active: Gathered::of(active),
+            runs: key_runs::load(connection)?,
+            ..Sets::default()
+        })))
     }
 }
 
@@ -272,7 +308,7 @@ mod tests {
         assert_eq!(moved, FULL + 600);
         assert_found(&keys, &connection, common);
         keys.committed(&connection).expect("noted");
-        assert!(keys.sets().frozen.is_empty());
+        assert!(keys.sets().frozen.keys.is_empty());
         assert_found(&keys, &connection, common);
         assert_found(&Keys::load(&connection).expect("loaded"), &connection, common);
     }
