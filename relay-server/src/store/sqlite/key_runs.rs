@@ -2,9 +2,12 @@
 //!
 //! A run stands in pages of the database, a row each, whose number says the run and from which hash on it has keys. A
 //! filter says of nearly every key that a run does not have that it does not, so that most look-ups read nothing. Filters
-//! stand in memory, 2 bytes for each key.
+//! stand in memory, 2 bytes for each key; a run of whose events few are left is written anew, with the keys of those.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, HashSet},
+    ops::RangeInclusive,
+};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -18,6 +21,9 @@ pub(super) const PAGE_KEYS: usize = 254;
 
 /// Bits of a filter for each of its keys: of 400 that are not there, it lets one pass.
 const FILTER_BITS: usize = 16;
+
+/// A run is written anew once it has so many keys for each of its events that is left.
+const SPARSE: usize = 8;
 
 /// The most keys of one hash that are looked for in a run, the newest.
 pub(super) const MOST_FOUND: usize = 1000;
@@ -62,6 +68,9 @@ impl Filter {
 #[derive(Debug)]
 pub(super) struct Run {
     number: u32,
+    /// The numbers that its events have.
+    seqs: RangeInclusive<i64>,
+    keys: usize,
     filter: Filter,
 }
 
@@ -69,7 +78,8 @@ pub(super) struct Run {
 #[derive(Debug)]
 pub(super) struct NewRun {
     number: u32,
-    newest: EventId,
+    seqs: RangeInclusive<i64>,
+    keys: usize,
 }
 
 /// Where the page stands that begins with a hash, or any that begins like it.
@@ -78,11 +88,11 @@ fn place(run: u32, hash: u128) -> i64 {
 }
 
 impl NewRun {
-    /// Begins a run. What is left of one that was not committed makes way.
-    pub(super) fn begin(connection: &Connection, number: u32) -> Result<Self, StoreError> {
+    /// Begins a run behind all others, of events with these numbers. What is left of one that was not committed makes way.
+    pub(super) fn begin(connection: &Connection, number: u32, seqs: RangeInclusive<i64>) -> Result<Self, StoreError> {
         let mut delete = connection.prepare_cached("DELETE FROM key_page WHERE place >= ?1")?;
         delete.execute([place(number, 0)])?;
-        Ok(Self { number, newest: EventId::from_bytes([0; 16]) })
+        Ok(Self { number, seqs, keys: 0 })
     }
 
     /// Writes the keys that come first, as one page; the last of them. Those whose hashes begin alike stand on one.
@@ -99,22 +109,23 @@ impl NewRun {
             }
             page.extend_from_slice(&key.0.to_be_bytes());
             page.extend_from_slice(key.1.as_bytes());
-            self.newest = self.newest.max(key.1);
             (last, count) = (key, count + 1);
         }
         let mut insert = connection.prepare_cached("INSERT INTO key_page VALUES (?1, ?2)")?;
         insert.execute(params![place(self.number, first.0), page])?;
+        self.keys += count;
         Ok(Some((last, count)))
     }
 
     pub(super) fn end(&self, connection: &Connection, filter: &Filter) -> Result<(), StoreError> {
-        let mut insert = connection.prepare_cached("INSERT INTO key_run VALUES (?1, ?2, ?3)")?;
-        insert.execute(params![self.number, self.newest.as_bytes(), filter.bytes()])?;
+        let (first, last) = (self.seqs.start(), self.seqs.end());
+        let mut insert = connection.prepare_cached("INSERT INTO key_run VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        insert.execute(params![self.number, first, last, self.keys as u64, filter.bytes()])?;
         Ok(())
     }
 
     pub(super) fn with(self, filter: Filter) -> Run {
-        Run { number: self.number, filter }
+        Run { number: self.number, seqs: self.seqs, keys: self.keys, filter }
     }
 }
 
@@ -123,19 +134,64 @@ impl Run {
         self.number
     }
 
+    pub(super) fn keys(&self) -> usize {
+        self.keys
+    }
+
     pub(super) fn may_have(&self, hash: u128) -> bool {
         self.filter.may_have(hash)
+    }
+
+    /// Whether any of its events is left.
+    pub(super) fn has_events(&self, connection: &Connection) -> Result<bool, StoreError> {
+        let mut query = connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM event WHERE seq BETWEEN ?1 AND ?2)")?;
+        Ok(query.query_row([self.seqs.start(), self.seqs.end()], |row| row.get(0))?)
+    }
+
+    /// Writes it anew with the keys of the events that are left, if these are few.
+    pub(super) fn thinned(&self, connection: &Connection) -> Result<Option<Self>, StoreError> {
+        let most = self.keys / SPARSE;
+        let mut query = connection.prepare_cached("SELECT id FROM event WHERE seq BETWEEN ?1 AND ?2 LIMIT ?3")?;
+        let found = query.query_map(params![self.seqs.start(), self.seqs.end(), most as u64 + 1], |row| row.get(0))?;
+        let left: HashSet<EventId> = found.map(|id| id.map(EventId::from_bytes)).collect::<Result<_, _>>()?;
+        if left.len() > most {
+            return Ok(None);
+        }
+        let mut keys = self.all(connection)?;
+        keys.retain(|(_, id)| left.contains(id));
+        let mut filter = Filter::of(keys.len());
+        keys.iter().for_each(|key| filter.add(key.0));
+        remove(connection, self.number)?;
+        let mut run = NewRun { number: self.number, seqs: self.seqs.clone(), keys: 0 };
+        while let Some(_page) = run.write_page(connection, keys.iter().skip(run.keys).copied())? {}
+        run.end(connection, &filter)?;
+        Ok(Some(run.with(filter)))
+    }
+
+    /// Its keys, in order.
+    fn all(&self, connection: &Connection) -> Result<Vec<Key>, StoreError> {
+        let mut query =
+            connection.prepare_cached("SELECT keys FROM key_page WHERE place BETWEEN ?1 AND ?2 ORDER BY place")?;
+        let mut rows = query.query([place(self.number, 0), place(self.number, u128::MAX)])?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            let page = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+            let keys = page.as_chunks::<16>().0.as_chunks::<2>().0;
+            all.extend(keys.iter().map(|[hash, id]| (u128::from_be_bytes(*hash), EventId::from_bytes(*id))));
+        }
+        Ok(all)
     }
 }
 
 /// The runs that are there, the oldest first.
 pub(super) fn load(connection: &Connection) -> Result<Vec<Run>, StoreError> {
-    let mut query = connection.prepare("SELECT run, filter FROM key_run ORDER BY run")?;
+    let mut query = connection.prepare("SELECT run, first_seq, last_seq, keys, filter FROM key_run ORDER BY run")?;
     let mut rows = query.query([])?;
     let mut runs = Vec::new();
     while let Some(row) = rows.next()? {
-        let filter = Filter::read(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?);
-        runs.push(Run { number: row.get(0)?, filter });
+        let filter = Filter::read(row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?);
+        let keys = usize::try_from(row.get::<_, u64>(3)?).unwrap_or(usize::MAX);
+        runs.push(Run { number: row.get(0)?, seqs: row.get(1)?..=row.get(2)?, keys, filter });
     }
     Ok(runs)
 }
@@ -161,20 +217,16 @@ pub(super) fn find(
     Ok(())
 }
 
-/// Removes the first run all of whose keys are of events before this id; says whether there was one.
-pub(super) fn remove_before(connection: &Connection, edge: &[u8; 16]) -> Result<bool, StoreError> {
-    let mut delete = connection.prepare_cached(
-        "DELETE FROM key_run WHERE run = (SELECT min(run) FROM key_run WHERE newest < ?1) RETURNING run",
-    )?;
-    let Some(run) = delete.query_row([edge], |row| row.get::<_, u32>(0)).optional()? else { return Ok(false) };
+pub(super) fn remove(connection: &Connection, run: u32) -> Result<(), StoreError> {
+    connection.prepare_cached("DELETE FROM key_run WHERE run = ?1")?.execute([run])?;
     let mut pages = connection.prepare_cached("DELETE FROM key_page WHERE place BETWEEN ?1 AND ?2")?;
     pages.execute([place(run, 0), place(run, u128::MAX)])?;
-    Ok(true)
+    Ok(())
 }
 
-/// The numbers of the runs that are there.
-pub(super) fn numbers(connection: &Connection) -> Result<BTreeSet<u32>, StoreError> {
-    let mut query = connection.prepare_cached("SELECT run FROM key_run")?;
-    let numbers = query.query_map([], |row| row.get(0))?;
-    Ok(numbers.collect::<Result<_, _>>()?)
+/// How many keys a run has in its table, if it is there.
+pub(super) fn keys(connection: &Connection, run: u32) -> Result<Option<usize>, StoreError> {
+    let mut query = connection.prepare_cached("SELECT keys FROM key_run WHERE run = ?1")?;
+    let keys = query.query_row([run], |row| row.get::<_, u64>(0)).optional()?;
+    Ok(keys.map(|keys| usize::try_from(keys).unwrap_or(usize::MAX)))
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 
 use super::{
     event_record::RowFacts,
@@ -25,8 +25,8 @@ use crate::webhook::EventId;
 /// Keys in memory before they are moved, about 50 bytes each.
 const FULL: usize = 64 * 1024;
 
-/// Runs that one sweep removes.
-const SWEPT_RUNS: usize = 4;
+/// Runs that one sweep removes or writes anew.
+const SWEPT_RUNS: usize = 16;
 
 pub(super) type Key = (u128, EventId);
 
@@ -37,14 +37,17 @@ pub(super) struct Keys(Mutex<Sets>);
 struct Sets {
     active: Gathered,
     frozen: Gathered,
-    /// Keys of events up to here stand in `frozen` or in runs.
+    /// Keys of events up to the first number stand in runs, and those behind, up to the second, in `frozen`.
+    moved_upto: i64,
     frozen_upto: i64,
     /// What becomes of `frozen`, once its first page was written.
     moving: Option<Moving>,
     /// As they were committed, the oldest first.
     runs: Vec<Run>,
-    /// Whether runs were removed since the last commit.
-    has_swept: bool,
+    /// Runs that were removed or written anew since the last commit, unless that was taken back.
+    swept: Vec<(u32, Option<Run>)>,
+    /// Which run is looked at next.
+    next: usize,
 }
 
 /// A run on its way into the tables.
@@ -104,7 +107,7 @@ impl Sets {
             Some(moving) => moving.run,
             None => {
                 let number = self.runs.last().map_or(0, Run::number) + 1;
-                NewRun::begin(connection, number)?
+                NewRun::begin(connection, number, self.moved_upto + 1..=self.frozen_upto)?
             }
         };
         let keys = self.frozen.keys.range((from, Bound::Unbounded)).copied();
@@ -180,40 +183,51 @@ impl Keys {
     /// The index is committed.
     pub(super) fn committed(&self, connection: &Connection) -> Result<(), StoreError> {
         let mut sets = self.sets();
+        for (number, now) in std::mem::take(&mut sets.swept) {
+            // The batch that swept it may have been taken back.
+            if key_runs::keys(connection, number)? != now.as_ref().map(Run::keys) {
+                continue;
+            }
+            let Ok(at) = sets.runs.binary_search_by_key(&number, Run::number) else { continue };
+            match now {
+                Some(run) => sets.runs[at] = run,
+                None => drop(sets.runs.remove(at)),
+            }
+        }
         if let Some(moved) = sets.moving.take_if(|moving| moving.is_whole) {
             let filter = std::mem::take(&mut sets.frozen).filter;
+            sets.moved_upto = sets.frozen_upto;
             sets.runs.push(moved.run.with(filter));
-        }
-        if std::mem::take(&mut sets.has_swept) {
-            let numbers = key_runs::numbers(connection)?;
-            sets.runs.retain(|run| numbers.contains(&run.number()));
         }
         Ok(())
     }
 
     /// The index is as it was when it was committed last.
     pub(super) fn rolled_back(&self) {
-        self.sets().moving = None;
+        let mut sets = self.sets();
+        sets.moving = None;
+        sets.swept.clear();
     }
 
-    /// Forgets keys of events that are older than the oldest one that is there, run by run.
+    /// Forgets keys of events that are gone: runs of which nothing is left, and most of one of which little is.
     pub(super) fn sweep(&self, connection: &Connection) -> Result<(), StoreError> {
-        let mut query = connection.prepare_cached("SELECT id FROM event ORDER BY seq LIMIT 1")?;
-        let oldest: Option<[u8; 16]> = query.query_row([], |row| row.get(0)).optional()?;
-        // An id begins with its time: an hour is left for ids that were made out of order.
-        let mut edge = oldest.unwrap_or([0xff; 16]);
-        let millis = u64::from_be_bytes([0, 0, edge[0], edge[1], edge[2], edge[3], edge[4], edge[5]]);
-        if oldest.is_some() {
-            edge = [0; 16];
-            edge[..6].copy_from_slice(&millis.saturating_sub(3_600_000).to_be_bytes()[2..]);
-        }
-        for _ in 0..SWEPT_RUNS {
-            if !key_runs::remove_before(connection, &edge)? {
-                break;
+        let mut sets = self.sets();
+        let Sets { runs, swept, next, .. } = &mut *sets;
+        for run in &*runs {
+            if swept.len() < SWEPT_RUNS && !run.has_events(connection)? {
+                key_runs::remove(connection, run.number())?;
+                swept.push((run.number(), None));
             }
-            // The batch may be taken back: what is in memory follows the tables when they are committed.
-            self.sets().has_swept = true;
         }
+        *next = if *next < runs.len() { *next } else { 0 };
+        if let Some(run) = runs.get(*next)
+            && swept.len() < SWEPT_RUNS
+            && swept.iter().all(|(number, _)| *number != run.number())
+            && let Some(run) = run.thinned(connection)?
+        {
+            swept.push((run.number(), Some(run)));
+        }
+        *next += 1;
         Ok(())
     }
 
@@ -242,17 +256,19 @@ impl Keys {
                 active.insert((hash(&endpoint, text), id));
             }
         }
-        Ok(Self(Mutex::new(Sets {
-            active: Gathered::of(active),
-            runs: key_runs::load(connection)?,
-            ..Sets::default()
-        })))
+        let upto = "SELECT coalesce(max(value), 0) FROM meta WHERE name = 'key_upto'";
+        let moved_upto = connection.query_row(upto, [], |row| row.get(0))?;
+        let (active, runs) = (Gathered::of(active), key_runs::load(connection)?);
+        Ok(Self(Mutex::new(Sets { active, runs, moved_upto, ..Sets::default() })))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::schema, *};
+    use super::{
+        super::{schema, tests::ended_rows},
+        *,
+    };
 
     fn id(nth: u128) -> EventId {
         EventId::from_bytes(nth.to_be_bytes())
@@ -325,6 +341,37 @@ mod tests {
         assert!(keys.find(&connection, common).expect("found").is_empty());
         let left = "SELECT (SELECT count(*) FROM key_run) + (SELECT count(*) FROM key_page)";
         assert_eq!(connection.query_row(left, [], |row| row.get(0)), Ok(0));
+    }
+
+    #[test]
+    fn of_a_run_whose_events_are_nearly_gone_the_keys_of_the_others_stay() {
+        let (_folder, connection) = open();
+        ended_rows(&connection, 8).move_all(&connection).expect("rows");
+        let mut query = connection.prepare("SELECT id FROM event WHERE seq > 0").expect("a query");
+        let ids = query.query_map([], |row| row.get(0).map(EventId::from_bytes)).expect("rows");
+        let key = |(id, nth): (Result<EventId, _>, u128)| (random(nth), id.expect("an id"));
+        let left: Vec<Key> = ids.zip(1_000_000..).map(key).collect();
+        let gone = (0..FULL as u128).map(|nth| (random(nth), id(u128::MAX - nth)));
+        let keys = Keys::default();
+        keys.publish(&gone.chain(left.iter().copied()).collect::<Vec<_>>(), 7);
+        while keys.move_slice(&connection, FULL).expect("moved") > 0 {}
+        keys.committed(&connection).expect("noted");
+
+        connection.execute_batch("BEGIN; SAVEPOINT batch").expect("a batch");
+        keys.sweep(&connection).expect("swept");
+        connection.execute_batch("ROLLBACK TO batch").expect("taken back");
+        keys.committed(&connection).expect("noted");
+        assert_eq!(keys.find(&connection, random(0)), Ok(vec![id(u128::MAX)]), "as before");
+
+        keys.sweep(&connection).expect("swept");
+        assert_eq!(keys.find(&connection, left[0].0), Ok(vec![left[0].1]), "before the commit, too");
+        connection.execute_batch("COMMIT").expect("committed");
+        keys.committed(&connection).expect("noted");
+        for keys in [keys, Keys::load(&connection).expect("loaded")] {
+            assert_eq!(keys.sets().runs.iter().map(Run::keys).collect::<Vec<_>>(), [left.len()]);
+            assert!(left.iter().all(|(hash, id)| keys.find(&connection, *hash) == Ok(vec![*id])));
+            assert!((0..500).all(|nth| keys.find(&connection, random(nth)) == Ok(Vec::new())));
+        }
     }
 
     #[test]

@@ -47,8 +47,11 @@ CREATE TABLE segment (number INTEGER PRIMARY KEY, live INTEGER NOT NULL) STRICT;
 
 -- Dedup keys and senders' ids: the first 16 bytes of SHA-256 of endpoint and text, with the event's id. Filled in the
 -- background, see keys.rs, in runs, see key_runs.rs. place: the number of the run, and the first 4 bytes of the first key.
--- keys: 32 bytes each, in order. newest: the largest id. A page without its run is none.
-CREATE TABLE key_run (run INTEGER PRIMARY KEY, newest BLOB NOT NULL, filter BLOB NOT NULL) STRICT;
+-- keys: how many; 32 bytes each, in order. first_seq, last_seq: the numbers that its events have. A page without its run is
+-- none.
+CREATE TABLE key_run (
+    run INTEGER PRIMARY KEY, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, keys INTEGER NOT NULL, filter BLOB NOT NULL
+) STRICT;
 CREATE TABLE key_page (place INTEGER PRIMARY KEY, keys BLOB NOT NULL) STRICT;
 
 -- What was signed and taken: see ../marks.rs. Digests are cut to 16 bytes.
