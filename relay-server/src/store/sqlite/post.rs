@@ -33,19 +33,28 @@ impl Post {
     }
 
     /// Answers calls whose transaction is committed.
-    pub(super) fn answer(calls: Vec<WriterCall>) {
-        for call in calls {
-            match call.post.clone() {
-                Some(post) => post.leave(call),
-                None => call.work.answer(Ok(())),
+    pub(super) fn answer(mut calls: Vec<WriterCall>) {
+        while let Some(first) = calls.first() {
+            let post = first.post.clone();
+            let of = post.as_ref().map(Arc::as_ptr);
+            let others = calls.extract_if(.., |call| call.post.as_ref().map(Arc::as_ptr) != of).collect();
+            match post {
+                Some(post) => post.leave(calls),
+                None => answer_all(calls),
             }
+            calls = others;
         }
     }
 
-    fn leave(self: &Arc<Self>, call: WriterCall) {
+    /// All of a commit at once: a runtime that is woken for the first would come back for each of the others.
+    fn leave(self: &Arc<Self>, mut calls: Vec<WriterCall>) {
         let mut done = self.done();
-        done.push(call);
-        let is_first = done.len() == 1;
+        let is_first = done.is_empty();
+        if is_first {
+            *done = calls;
+        } else {
+            done.append(&mut calls);
+        }
         drop(done);
         if is_first {
             let round = Round(Arc::clone(self));
@@ -64,6 +73,10 @@ struct Round(Arc<Post>);
 impl Drop for Round {
     fn drop(&mut self) {
         let calls = mem::take(&mut *self.0.done());
-        calls.into_iter().for_each(|call| call.work.answer(Ok(())));
+        answer_all(calls);
     }
+}
+
+fn answer_all(calls: Vec<WriterCall>) {
+    calls.into_iter().for_each(|call| call.work.answer(Ok(())));
 }
