@@ -493,6 +493,8 @@ async fn http_2_bytes_beyond_the_window_end_the_connection() -> anyhow::Result<(
     let (there, root) = (format!("wss://localhost:{port}"), folder.path().join("cert.pem").display().to_string());
     let _agent = relay.agent("live", &handler.port(), &["--relay", &there, "--relay-ca", &root]).await?;
     let mut peer = Peer::connect(&relay.public, &trusted).await?;
+    // The connection's window is as large as a stream's once the relay has said so.
+    peer.until(|frame| frame.kind == h2::WINDOW_UPDATE && frame.stream == 0).await?;
     peer.write(post(1, "/live/x", b"", END_HEADERS)).await?;
     let piece = frame(h2::DATA, 0, 1, &[b'x'; 16 * 1024]);
     let mut sent = 0;
