@@ -50,7 +50,8 @@ CREATE TABLE segment (number INTEGER PRIMARY KEY, live INTEGER NOT NULL) STRICT;
 -- keys: how many; 32 bytes each, in order. first_seq, last_seq: the numbers that its events have. A page without its run is
 -- none.
 CREATE TABLE key_run (
-    run INTEGER PRIMARY KEY, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, keys INTEGER NOT NULL, filter BLOB NOT NULL
+    run INTEGER PRIMARY KEY, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, keys INTEGER NOT NULL,
+    filter BLOB NOT NULL
 ) STRICT;
 CREATE TABLE key_page (place INTEGER PRIMARY KEY, keys BLOB NOT NULL) STRICT;
 
