@@ -30,9 +30,9 @@ pub(super) const MOST_FOUND: usize = 1000;
 
 /// Bits of which a key sets four.
 #[derive(Debug)]
-pub(super) struct Filter(Vec<u64>);
+pub(super) struct KeyFilter(Vec<u64>);
 
-impl Filter {
+impl KeyFilter {
     /// One for so many keys, of which it has none.
     pub(super) fn of(keys: usize) -> Self {
         Self(vec![0; (keys * FILTER_BITS).div_ceil(64).max(1)])
@@ -71,7 +71,7 @@ pub(super) struct Run {
     /// The numbers that its events have.
     seqs: RangeInclusive<i64>,
     keys: usize,
-    filter: Filter,
+    filter: KeyFilter,
 }
 
 /// A run that is being written.
@@ -117,14 +117,14 @@ impl NewRun {
         Ok(Some((last, count)))
     }
 
-    pub(super) fn end(&self, connection: &Connection, filter: &Filter) -> Result<(), StoreError> {
+    pub(super) fn end(&self, connection: &Connection, filter: &KeyFilter) -> Result<(), StoreError> {
         let (first, last) = (self.seqs.start(), self.seqs.end());
         let mut insert = connection.prepare_cached("INSERT INTO key_run VALUES (?1, ?2, ?3, ?4, ?5)")?;
         insert.execute(params![self.number, first, last, self.keys as u64, filter.bytes()])?;
         Ok(())
     }
 
-    pub(super) fn with(self, filter: Filter) -> Run {
+    pub(super) fn with(self, filter: KeyFilter) -> Run {
         Run { number: self.number, seqs: self.seqs, keys: self.keys, filter }
     }
 }
@@ -159,7 +159,7 @@ impl Run {
         }
         let mut keys = self.all(connection)?;
         keys.retain(|(_, id)| left.contains(id));
-        let mut filter = Filter::of(keys.len());
+        let mut filter = KeyFilter::of(keys.len());
         keys.iter().for_each(|key| filter.add(key.0));
         remove(connection, self.number)?;
         let mut run = NewRun { number: self.number, seqs: self.seqs.clone(), keys: 0 };
@@ -189,7 +189,7 @@ pub(super) fn load(connection: &Connection) -> Result<Vec<Run>, StoreError> {
     let mut rows = query.query([])?;
     let mut runs = Vec::new();
     while let Some(row) = rows.next()? {
-        let filter = Filter::read(row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?);
+        let filter = KeyFilter::read(row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?);
         let keys = usize::try_from(row.get::<_, u64>(3)?).unwrap_or(usize::MAX);
         runs.push(Run { number: row.get(0)?, seqs: row.get(1)?..=row.get(2)?, keys, filter });
     }

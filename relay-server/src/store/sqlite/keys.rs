@@ -15,7 +15,7 @@ use rusqlite::Connection;
 
 use super::{
     event_record::RowFacts,
-    key_runs::{self, Filter, MOST_FOUND, NewRun, PAGE_KEYS, Run},
+    key_runs::{self, KeyFilter, MOST_FOUND, NewRun, PAGE_KEYS, Run},
     row,
 };
 use crate::endpoint::EndpointName;
@@ -62,18 +62,18 @@ struct Moving {
 #[derive(Debug)]
 struct Gathered {
     keys: BTreeSet<Key>,
-    filter: Filter,
+    filter: KeyFilter,
 }
 
 impl Default for Gathered {
     fn default() -> Self {
-        Self { keys: BTreeSet::new(), filter: Filter::of(FULL) }
+        Self { keys: BTreeSet::new(), filter: KeyFilter::of(FULL) }
     }
 }
 
 impl Gathered {
     fn of(keys: BTreeSet<Key>) -> Self {
-        let mut filter = Filter::of(keys.len().max(FULL));
+        let mut filter = KeyFilter::of(keys.len().max(FULL));
         keys.iter().for_each(|key| filter.add(key.0));
         Self { keys, filter }
     }
