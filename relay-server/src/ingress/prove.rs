@@ -298,11 +298,11 @@ fn check_message(endpoint: &Endpoint, received: &Received, max_head: usize) -> R
     // Nobody may have that taken out on the way (RFC 9110, section 7.6.1).
     let takes_out = || connection_options(&head.headers).any(|name| is_for_everybody(name, endpoint));
     let feigns = || head.headers.keys().any(|name| feigns_framing(name.as_str()));
-    let lawful = (!there.has(Line::TransferEncoding) || is_chunked())
-        && !(there.has(Line::Connection) && takes_out())
-        && !(there.has(Line::LikeFraming) && feigns())
-        && (!there.has(Line::ContentLength) || one_length(&head.headers).is_ok());
-    if lawful { Ok(()) } else { Err(SenderFault::BadRequest) }
+    let is_wrong = (there.has(Line::TransferEncoding) && !is_chunked())
+        || (there.has(Line::Connection) && takes_out())
+        || (there.has(Line::LikeFraming) && feigns())
+        || (there.has(Line::ContentLength) && one_length(&head.headers).is_err());
+    if is_wrong { Err(SenderFault::BadRequest) } else { Ok(()) }
 }
 
 /// Whether a name that stands in `Connection` is no line of one hop: framing, host, what the body is, or a proof. A

@@ -127,7 +127,8 @@ mod tests {
         woken(1);
         let ((), held) = held_back(|| {
             waker.wake_by_ref();
-            waker.clone().wake();
+            let own = waker.clone();
+            own.wake();
         });
         woken(1);
         held.expect("it was woken").wake();
