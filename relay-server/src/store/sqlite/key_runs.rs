@@ -23,9 +23,9 @@ pub(super) const PAGE_KEYS: usize = 254;
 const FILTER_BITS: usize = 16;
 
 /// A run is written anew once it has so many keys for each of its events that is left.
-const SPARSE: usize = 8;
+pub(super) const SPARSE: usize = 8;
 
-/// The most keys of one hash that are looked for in a run, the newest.
+/// The most keys of one hash that are looked for, the newest.
 pub(super) const MOST_FOUND: usize = 1000;
 
 /// Bits of which a key sets four.
@@ -119,7 +119,7 @@ impl NewRun {
 
     pub(super) fn end(&self, connection: &Connection, filter: &KeyFilter) -> Result<(), StoreError> {
         let (first, last) = (self.seqs.start(), self.seqs.end());
-        let mut insert = connection.prepare_cached("INSERT INTO key_run VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        let mut insert = connection.prepare_cached("INSERT OR REPLACE INTO key_run VALUES (?1, ?2, ?3, ?4, ?5)")?;
         insert.execute(params![self.number, first, last, self.keys as u64, filter.bytes()])?;
         Ok(())
     }
@@ -148,8 +148,8 @@ impl Run {
         Ok(query.query_row([self.seqs.start(), self.seqs.end()], |row| row.get(0))?)
     }
 
-    /// Writes it anew with the keys of the events that are left, if these are few.
-    pub(super) fn thinned(&self, connection: &Connection) -> Result<Option<Self>, StoreError> {
+    /// Writes it anew with the keys of the events that are left, if these are few, and with those of the run before.
+    pub(super) fn thinned(&self, connection: &Connection, before: Option<&Self>) -> Result<Option<Self>, StoreError> {
         let most = self.keys / SPARSE;
         let mut query = connection.prepare_cached("SELECT id FROM event WHERE seq BETWEEN ?1 AND ?2 LIMIT ?3")?;
         let found = query.query_map(params![self.seqs.start(), self.seqs.end(), most as u64 + 1], |row| row.get(0))?;
@@ -159,10 +159,17 @@ impl Run {
         }
         let mut keys = self.all(connection)?;
         keys.retain(|(_, id)| left.contains(id));
+        let mut first = *self.seqs.start();
+        if let Some(before) = before {
+            keys.extend(before.all(connection)?);
+            keys.sort_unstable();
+            first = *before.seqs.start();
+            remove(connection, before.number)?;
+        }
         let mut filter = KeyFilter::of(keys.len());
         keys.iter().for_each(|key| filter.add(key.0));
         remove(connection, self.number)?;
-        let mut run = NewRun { number: self.number, seqs: self.seqs.clone(), keys: 0 };
+        let mut run = NewRun { number: self.number, seqs: first..=*self.seqs.end(), keys: 0 };
         while let Some(_page) = run.write_page(connection, keys.iter().skip(run.keys).copied())? {}
         run.end(connection, &filter)?;
         Ok(Some(run.with(filter)))
@@ -224,9 +231,9 @@ pub(super) fn remove(connection: &Connection, run: u32) -> Result<(), StoreError
     Ok(())
 }
 
-/// How many keys a run has in its table, if it is there.
-pub(super) fn keys(connection: &Connection, run: u32) -> Result<Option<usize>, StoreError> {
-    let mut query = connection.prepare_cached("SELECT keys FROM key_run WHERE run = ?1")?;
-    let keys = query.query_row([run], |row| row.get::<_, u64>(0)).optional()?;
-    Ok(keys.map(|keys| usize::try_from(keys).unwrap_or(usize::MAX)))
+/// Whether the table has a run as it is here, or has none.
+pub(super) fn is_like(connection: &Connection, number: u32, run: Option<&Run>) -> Result<bool, StoreError> {
+    let mut query = connection.prepare_cached("SELECT first_seq, keys FROM key_run WHERE run = ?1")?;
+    let found: Option<(i64, u64)> = query.query_row([number], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    Ok(found == run.map(|run| (*run.seqs.start(), run.keys as u64)))
 }

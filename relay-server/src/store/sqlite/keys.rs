@@ -15,7 +15,7 @@ use rusqlite::Connection;
 
 use super::{
     event_record::RowFacts,
-    key_runs::{self, KeyFilter, MOST_FOUND, NewRun, PAGE_KEYS, Run},
+    key_runs::{self, KeyFilter, MOST_FOUND, NewRun, PAGE_KEYS, Run, SPARSE},
     row,
 };
 use crate::endpoint::EndpointName;
@@ -25,8 +25,13 @@ use crate::webhook::EventId;
 /// Keys in memory before they are moved, about 50 bytes each.
 const FULL: usize = 64 * 1024;
 
-/// Runs that one sweep removes or writes anew.
-const SWEPT_RUNS: usize = 16;
+/// Runs that one sweep looks at, and those of them that it may write anew: to see how much of a run is left costs more
+/// than to see that something is.
+const LOOKED_AT: usize = 64;
+const THINNED: usize = 2;
+
+/// Runs that wait for the commit which has swept them.
+const SWEPT: usize = 256;
 
 pub(super) type Key = (u128, EventId);
 
@@ -83,11 +88,11 @@ impl Gathered {
         self.keys.extend(keys);
     }
 
-    /// The events with a key, if it may be among these.
+    /// The newest events with a key, if it may be among these.
     fn find(&self, hash: u128) -> impl Iterator<Item = EventId> {
         let range = (hash, EventId::from_bytes([0; 16]))..=(hash, EventId::from_bytes([0xff; 16]));
         let may_have = self.filter.may_have(hash);
-        may_have.then(|| self.keys.range(range)).into_iter().flatten().map(|key| key.1)
+        may_have.then(|| self.keys.range(range)).into_iter().flatten().rev().take(MOST_FOUND).map(|key| key.1)
     }
 }
 
@@ -136,14 +141,13 @@ impl Keys {
             let runs = sets.runs.iter().rev().filter(|run| run.may_have(hash)).map(Run::number).collect();
             (found, runs)
         };
-        let most = found.len() + MOST_FOUND;
         for run in runs {
-            if found.len() >= most {
+            if found.len() >= MOST_FOUND {
                 break;
             }
             key_runs::find(connection, run, hash, &mut found)?;
         }
-        Ok(found.into_iter().rev().collect())
+        Ok(found.into_iter().rev().take(MOST_FOUND).collect())
     }
 
     /// Adds the keys of a committed transaction whose last event has this number.
@@ -185,7 +189,7 @@ impl Keys {
         let mut sets = self.sets();
         for (number, now) in std::mem::take(&mut sets.swept) {
             // The batch that swept it may have been taken back.
-            if key_runs::keys(connection, number)? != now.as_ref().map(Run::keys) {
+            if !key_runs::is_like(connection, number, now.as_ref())? {
                 continue;
             }
             let Ok(at) = sets.runs.binary_search_by_key(&number, Run::number) else { continue };
@@ -209,25 +213,30 @@ impl Keys {
         sets.swept.clear();
     }
 
-    /// Forgets keys of events that are gone: runs of which nothing is left, and most of one of which little is.
+    /// Forgets keys of events that are gone: runs of which nothing is left, and most of those of which little is. What is
+    /// left of one joins what is left of the one before, so that there are few of them.
     pub(super) fn sweep(&self, connection: &Connection) -> Result<(), StoreError> {
         let mut sets = self.sets();
         let Sets { runs, swept, next, .. } = &mut *sets;
-        for run in &*runs {
-            if swept.len() < SWEPT_RUNS && !run.has_events(connection)? {
+        let mut thinned = 0;
+        for _ in 0..runs.len().min(LOOKED_AT) {
+            *next = if *next < runs.len() { *next } else { 0 };
+            let (before, at) = runs.split_at(*next);
+            *next += 1;
+            let waits = |run: &Run| swept.iter().any(|(number, _)| *number == run.number());
+            let Some(run) = at.first().filter(|run| swept.len() < SWEPT && !waits(run)) else { continue };
+            if !run.has_events(connection)? {
                 key_runs::remove(connection, run.number())?;
                 swept.push((run.number(), None));
+            } else if thinned < THINNED && run.keys() > PAGE_KEYS {
+                thinned += 1;
+                let small = before.last().filter(|before| before.keys() <= FULL / SPARSE && !waits(before));
+                if let Some(run) = run.thinned(connection, small)? {
+                    swept.extend(small.map(|small| (small.number(), None)));
+                    swept.push((run.number(), Some(run)));
+                }
             }
         }
-        *next = if *next < runs.len() { *next } else { 0 };
-        if let Some(run) = runs.get(*next)
-            && swept.len() < SWEPT_RUNS
-            && swept.iter().all(|(number, _)| *number != run.number())
-            && let Some(run) = run.thinned(connection)?
-        {
-            swept.push((run.number(), Some(run)));
-        }
-        *next += 1;
         Ok(())
     }
 
@@ -372,6 +381,48 @@ mod tests {
             assert!(left.iter().all(|(hash, id)| keys.find(&connection, *hash) == Ok(vec![*id])));
             assert!((0..500).all(|nth| keys.find(&connection, random(nth)) == Ok(Vec::new())));
         }
+    }
+
+    #[test]
+    fn what_is_left_of_runs_joins_and_goes_with_its_last_event() {
+        let (_folder, connection) = open();
+        ended_rows(&connection, 8).move_all(&connection).expect("rows");
+        let event = |seq: i64| {
+            let id = connection.query_row("SELECT id FROM event WHERE seq = ?1", [seq], |row| row.get(0));
+            EventId::from_bytes(id.expect("an id"))
+        };
+        let keys = Keys::default();
+        // Four runs, of each of which one event is left.
+        for run in 1..=4_u8 {
+            let random = |nth: usize| random((u128::from(run) << 32) | nth as u128);
+            let gone = (0..FULL).map(|nth| (random(nth), id(u128::MAX - nth as u128)));
+            let left = (random(FULL), event(i64::from(run)));
+            keys.publish(&gone.chain([left]).collect::<Vec<_>>(), i64::from(run));
+            while keys.move_slice(&connection, FULL).expect("moved") > 0 {}
+            keys.committed(&connection).expect("noted");
+        }
+        let sizes = || keys.sets().runs.iter().map(Run::keys).collect::<Vec<_>>();
+        assert_eq!(sizes(), [FULL + 1; 4]);
+        let sweep = || {
+            connection.execute_batch("BEGIN").expect("begun");
+            keys.sweep(&connection).expect("swept");
+            connection.execute_batch("COMMIT").expect("committed");
+            keys.committed(&connection).expect("noted");
+        };
+        sweep();
+        assert_eq!(sizes(), [1, 1, FULL + 1, FULL + 1], "two at a time");
+        sweep();
+        assert_eq!(sizes(), [1, 2, 1]);
+        for run in 1..=4_u8 {
+            let left = random((u128::from(run) << 32) | FULL as u128);
+            assert_eq!(keys.find(&connection, left), Ok(vec![event(run.into())]), "{run}");
+        }
+        connection.execute("DELETE FROM event WHERE seq IN (2, 3)", []).expect("deleted");
+        sweep();
+        assert_eq!(sizes(), [1, 1], "both events of the joined one are gone");
+        connection.execute("DELETE FROM event", []).expect("deleted");
+        sweep();
+        assert!(sizes().is_empty());
     }
 
     #[test]

@@ -99,8 +99,8 @@ pub(super) fn remove(
     for (endpoint, id) in &found.expired {
         purged.expired += u64::from(expire(tx, endpoint, *id, policy.pending_retention, now)?);
     }
+    tx.keys.sweep(tx.connection)?;
     if found.next.is_none() {
-        tx.keys.sweep(tx.connection)?;
         refused::forget(tx, now)?;
         marks::forget(tx, now)?;
         shrink(tx.connection)?;
