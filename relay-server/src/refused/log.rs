@@ -174,10 +174,8 @@ impl RefusedLog {
 
     /// Keeps an entry, with no more than the beginning of its body.
     pub(super) fn record(&self, mut entry: Entry) -> Arc<Entry> {
-        if entry.body.len() > MAX_BODY_BYTES {
-            // A copy: a slice would keep the whole body in memory.
-            entry.body = Bytes::copy_from_slice(&entry.body[..MAX_BODY_BYTES]);
-        }
+        // A copy, even of a short one: a slice would keep all in memory that was read with it.
+        entry.body = Bytes::copy_from_slice(&entry.body[..entry.body.len().min(MAX_BODY_BYTES)]);
         let (now, bytes) = (entry.at, entry.bytes());
         let mut kept = self.kept.lock();
         let ring = kept.rings.entry(entry.endpoint.as_str().to_owned()).or_default();
@@ -285,6 +283,14 @@ pub(super) mod tests {
             body: Bytes::from(vec![b'x'; body]),
             hidden: Hidden::nothing_but(format!("https://hooks.example.com/{endpoint}")),
         }
+    }
+
+    #[test]
+    fn an_entry_holds_no_more_than_it_counts() {
+        let read = Bytes::from(vec![b'x'; 64 * 1024]);
+        let log = log(1 << 20, true);
+        let kept = log.record(Entry { body: read.slice(..1), ..entry("pay", 1, 0) });
+        assert_eq!((&kept.body[..], read.is_unique()), (&b"x"[..], true));
     }
 
     fn now(second: i64) -> Timestamp {
