@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 
 use super::{
@@ -25,10 +26,11 @@ use crate::webhook::EventId;
 /// Keys in memory before they are moved, about 50 bytes each.
 const FULL: usize = 64 * 1024;
 
-/// Runs that one sweep looks at, and those of them that it may write anew: to see how much of a run is left costs more
-/// than to see that something is.
+/// Runs that one sweep looks at, and those of them that it may write anew, so often: to see how much of a run is left
+/// takes milliseconds, to see that something is a few microseconds.
 const LOOKED_AT: usize = 64;
 const THINNED: usize = 2;
+const THINNED_EVERY: SignedDuration = SignedDuration::from_millis(500);
 
 /// Runs that wait for the commit which has swept them.
 const SWEPT: usize = 256;
@@ -51,8 +53,9 @@ struct Sets {
     runs: Vec<Run>,
     /// Runs that were removed or written anew since the last commit, unless that was taken back.
     swept: Vec<(u32, Option<Run>)>,
-    /// Which run is looked at next.
+    /// Which run is looked at next, and when it was last seen how much of one is left.
     next: usize,
+    thinned_at: Option<Timestamp>,
 }
 
 /// A run on its way into the tables.
@@ -215,10 +218,11 @@ impl Keys {
 
     /// Forgets keys of events that are gone: runs of which nothing is left, and most of those of which little is. What is
     /// left of one joins what is left of the one before, so that there are few of them.
-    pub(super) fn sweep(&self, connection: &Connection) -> Result<(), StoreError> {
+    pub(super) fn sweep(&self, connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
         let mut sets = self.sets();
-        let Sets { runs, swept, next, .. } = &mut *sets;
-        let mut thinned = 0;
+        let Sets { runs, swept, next, thinned_at, .. } = &mut *sets;
+        let is_time = thinned_at.is_none_or(|at| now.duration_since(at).abs() >= THINNED_EVERY);
+        let mut may_thin = if is_time { THINNED } else { 0 };
         for _ in 0..runs.len().min(LOOKED_AT) {
             *next = if *next < runs.len() { *next } else { 0 };
             let (before, at) = runs.split_at(*next);
@@ -228,8 +232,8 @@ impl Keys {
             if !run.has_events(connection)? {
                 key_runs::remove(connection, run.number())?;
                 swept.push((run.number(), None));
-            } else if thinned < THINNED && run.keys() > PAGE_KEYS {
-                thinned += 1;
+            } else if may_thin > 0 && run.keys() > PAGE_KEYS {
+                (may_thin, *thinned_at) = (may_thin - 1, Some(now));
                 let small = before.last().filter(|before| before.keys() <= FULL / SPARSE && !waits(before));
                 if let Some(run) = run.thinned(connection, small)? {
                     swept.extend(small.map(|small| (small.number(), None)));
@@ -274,10 +278,18 @@ impl Keys {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
     use super::{
         super::{schema, tests::ended_rows},
         *,
     };
+
+    /// A second later each time.
+    fn soon() -> Timestamp {
+        static SECONDS: AtomicI64 = AtomicI64::new(0);
+        Timestamp::from_second(SECONDS.fetch_add(1, Ordering::Relaxed)).expect("a time")
+    }
 
     fn id(nth: u128) -> EventId {
         EventId::from_bytes(nth.to_be_bytes())
@@ -344,7 +356,7 @@ mod tests {
         let (keys, common) = filled();
         while keys.move_slice(&connection, FULL).expect("moved") > 0 {}
         keys.committed(&connection).expect("noted");
-        keys.sweep(&connection).expect("swept");
+        keys.sweep(&connection, soon()).expect("swept");
         keys.committed(&connection).expect("noted");
         assert!(keys.sets().runs.is_empty());
         assert!(keys.find(&connection, common).expect("found").is_empty());
@@ -367,12 +379,12 @@ mod tests {
         keys.committed(&connection).expect("noted");
 
         connection.execute_batch("BEGIN; SAVEPOINT batch").expect("a batch");
-        keys.sweep(&connection).expect("swept");
+        keys.sweep(&connection, soon()).expect("swept");
         connection.execute_batch("ROLLBACK TO batch").expect("taken back");
         keys.committed(&connection).expect("noted");
         assert_eq!(keys.find(&connection, random(0)), Ok(vec![id(u128::MAX)]), "as before");
 
-        keys.sweep(&connection).expect("swept");
+        keys.sweep(&connection, soon()).expect("swept");
         assert_eq!(keys.find(&connection, left[0].0), Ok(vec![left[0].1]), "before the commit, too");
         connection.execute_batch("COMMIT").expect("committed");
         keys.committed(&connection).expect("noted");
@@ -405,12 +417,16 @@ mod tests {
         assert_eq!(sizes(), [FULL + 1; 4]);
         let sweep = || {
             connection.execute_batch("BEGIN").expect("begun");
-            keys.sweep(&connection).expect("swept");
+            keys.sweep(&connection, soon()).expect("swept");
             connection.execute_batch("COMMIT").expect("committed");
             keys.committed(&connection).expect("noted");
         };
         sweep();
         assert_eq!(sizes(), [1, 1, FULL + 1, FULL + 1], "two at a time");
+        let at = keys.sets().thinned_at.expect("it was");
+        keys.sweep(&connection, at).expect("swept");
+        keys.committed(&connection).expect("noted");
+        assert_eq!(sizes(), [1, 1, FULL + 1, FULL + 1], "and not at once again");
         sweep();
         assert_eq!(sizes(), [1, 2, 1]);
         for run in 1..=4_u8 {

@@ -99,7 +99,7 @@ pub(super) fn remove(
     for (endpoint, id) in &found.expired {
         purged.expired += u64::from(expire(tx, endpoint, *id, policy.pending_retention, now)?);
     }
-    tx.keys.sweep(tx.connection)?;
+    tx.keys.sweep(tx.connection, now)?;
     if found.next.is_none() {
         refused::forget(tx, now)?;
         marks::forget(tx, now)?;
