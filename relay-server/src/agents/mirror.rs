@@ -110,6 +110,8 @@ impl MirrorWriter {
     /// Copies a piece of the body; copies that have no room for it are dropped.
     pub(crate) fn data(&mut self, bytes: &Bytes) {
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        // For all who watch, in memory of its own: a piece can share that of all that was read with it, which nobody counts.
+        let bytes = if self.queues.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(bytes) };
         self.queues.retain(|queue| {
             let memory = Arc::clone(&self.budget).try_acquire_many_owned(len);
             queue.takes(memory.ok().map(|memory| Piece::Data(bytes.clone(), memory)))
