@@ -43,6 +43,7 @@ mod checkpoint;
 mod coming;
 mod compaction;
 mod content;
+mod counters;
 mod delivery;
 mod encoding;
 mod event_record;
@@ -81,6 +82,7 @@ use bodies::BodyFolder;
 use calls::Kind;
 use checkpoint::Checkpointer;
 use content::Shelves;
+use counters::Counters;
 use index::Index;
 pub(super) use index::Pace;
 use intake::{Ready, Staged};
@@ -91,7 +93,7 @@ use room::Shares;
 use row::Found;
 pub use schema::resolve;
 use tx::{Tx, WriterState};
-use writer::{Counters, Writer};
+use writer::Writer;
 
 /// Bounds of a segment of the log, in bytes.
 const SEGMENT_BYTES: (u64, u64) = (1024 * 1024, 16 * 1024 * 1024);

@@ -18,7 +18,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::Ordering,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
@@ -68,18 +68,6 @@ const GIVE_WAY_ROUNDS: usize = 64;
 
 /// How often a full disk is looked at again: each look writes a file.
 const LOOK: Duration = Duration::from_secs(2);
-
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) commits: AtomicU64,
-    pub(super) calls: AtomicU64,
-    pub(super) commit_micros: AtomicU64,
-    pub(super) used_bytes: AtomicU64,
-    pub(super) open_bytes: AtomicU64,
-    pub(super) damaged: AtomicU64,
-    /// Whether those who read the index may miss something.
-    pub(super) is_behind: AtomicBool,
-}
 
 pub(super) struct Writer {
     queue: Option<SyncSender<WriterCall>>,
